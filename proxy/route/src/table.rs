@@ -1,0 +1,223 @@
+//! The routing table: an immutable, numbered whole, looked up by host.
+//!
+//! It is rebuilt from all states and swapped, never patched; a route carries everything that a decision needs,
+//! weight and epoch among it, so both are read as one.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use foldhash::fast::FixedState;
+use serin_measure::{Arm, CanaryKey, Coin, EpochId};
+
+use crate::matcher::Match;
+
+/// The longest host name, in bytes (RFC 1035 §2.3.4).
+const HOST_BYTES_MAX: usize = 253;
+
+/// The number of a table; a later one has a larger number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Generation(pub u64);
+
+/// The place of a route in its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RouteIndex(pub u32);
+
+/// Where requests of an arm can be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The address, resolved when the table was built.
+    pub address: SocketAddr,
+}
+
+/// Who may meet the canary by the coin.
+#[derive(Debug, Clone, Default)]
+pub enum Audience {
+    /// Every request.
+    #[default]
+    Everyone,
+    /// Requests that match one of these; all others go to the primary (Flagger's `match` with weights).
+    Matching(Vec<Match>),
+}
+
+/// Requests that match go to this arm, whatever the weight.
+#[derive(Debug, Clone)]
+pub struct Force {
+    /// Which requests.
+    pub matches: Match,
+    /// Where they go.
+    pub arm: Arm,
+}
+
+/// A host that a route answers for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// Every host that no other route names.
+    Any,
+    /// This name, in lower case, without a port.
+    Exact(Box<str>),
+    /// Every name that ends in a dot and this, at any depth (`*.example.com`).
+    Below(Box<str>),
+}
+
+/// A host that cannot be one.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0:?} is not a host name; give a name like app.example.com, *.example.com or *, without a port")]
+pub struct HostError(pub Box<str>);
+
+/// One canary's routing.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Whose route this is.
+    pub canary: CanaryKey,
+    /// The number of the rollout in progress or last done; a trip belongs to one.
+    pub rollout: u64,
+    /// The epoch that requests routed here belong to.
+    pub epoch: EpochId,
+    /// The coin that sends a request to the canary.
+    pub coin: Coin,
+    /// Hosts answered for.
+    pub hosts: Vec<Host>,
+    /// Tried in order before the coin.
+    pub forced: Vec<Force>,
+    /// Who may meet the canary by the coin.
+    pub audience: Audience,
+    /// Endpoints of the primary.
+    pub primary: Vec<Endpoint>,
+    /// Endpoints of the canary; none when there is no canary.
+    pub canary_endpoints: Vec<Endpoint>,
+}
+
+/// All routes, found by host.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    generation: Generation,
+    routes: Vec<Route>,
+    exact: HashMap<Box<[u8]>, RouteIndex, FixedState>,
+    below: HashMap<Box<[u8]>, RouteIndex, FixedState>,
+    any: Option<RouteIndex>,
+}
+
+/// Routes that do not make a table.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TableError {
+    /// Two routes want one host.
+    #[error("canaries {first} and {second} both answer for {host}; give each its own service.hosts")]
+    SameHost {
+        /// The host, as written.
+        host: String,
+        /// Who had it.
+        first: CanaryKey,
+        /// Who wants it too.
+        second: CanaryKey,
+    },
+}
+
+impl Host {
+    /// Reads a host as written: a name, `*.name` or `*`.
+    pub fn parse(written: &str) -> Result<Self, HostError> {
+        if written == "*" {
+            return Ok(Self::Any);
+        }
+        let name = written.strip_prefix("*.").unwrap_or(written);
+        let label = |l: &str| {
+            !l.is_empty() && l.len() <= 63 && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
+        if name.len() > HOST_BYTES_MAX || !name.split('.').all(label) {
+            return Err(HostError(written.into()));
+        }
+        let lower = name.to_ascii_lowercase().into();
+        Ok(if name.len() < written.len() { Self::Below(lower) } else { Self::Exact(lower) })
+    }
+}
+
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Any => f.write_str("every host"),
+            Self::Exact(name) => f.write_str(name),
+            Self::Below(name) => write!(f, "*.{name}"),
+        }
+    }
+}
+
+impl Route {
+    /// The endpoints of an arm.
+    pub fn endpoints(&self, arm: Arm) -> &[Endpoint] {
+        match arm {
+            Arm::Primary => &self.primary,
+            Arm::Canary => &self.canary_endpoints,
+        }
+    }
+}
+
+impl RouteTable {
+    /// Builds a table, or says which two routes want one host.
+    pub fn build(generation: Generation, routes: Vec<Route>) -> Result<Self, TableError> {
+        let mut table = Self { generation, ..Self::default() };
+        for (index, route) in routes.iter().enumerate() {
+            let index = RouteIndex(u32::try_from(index).expect("fewer than 2^32 routes"));
+            for host in &route.hosts {
+                let taken = match host {
+                    Host::Any => table.any.replace(index),
+                    Host::Exact(name) => table.exact.insert(name.as_bytes().into(), index),
+                    Host::Below(name) => table.below.insert(name.as_bytes().into(), index),
+                };
+                if let Some(first) = taken.filter(|first| *first != index) {
+                    let first = routes[first.0 as usize].canary.clone();
+                    return Err(TableError::SameHost { host: host.to_string(), first, second: route.canary.clone() });
+                }
+            }
+        }
+        table.routes = routes;
+        Ok(table)
+    }
+
+    /// The table's number.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// All routes, in order of their index.
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// The route at a place that this table gave out.
+    pub fn route(&self, index: RouteIndex) -> &Route {
+        &self.routes[index.0 as usize]
+    }
+
+    /// The route for an authority as the client sent it: the exact name, then the longest wildcard, then any.
+    pub fn find(&self, authority: Option<&[u8]>) -> Option<RouteIndex> {
+        if self.exact.is_empty() && self.below.is_empty() {
+            return self.any;
+        }
+        let mut buffer = [0; HOST_BYTES_MAX];
+        let Some(host) = authority.and_then(|authority| normalise(authority, &mut buffer)) else { return self.any };
+        if let Some(index) = self.exact.get(host) {
+            return Some(*index);
+        }
+        let mut rest = host;
+        while let Some(dot) = rest.iter().position(|b| *b == b'.') {
+            rest = &rest[dot + 1..];
+            if let Some(index) = self.below.get(rest) {
+                return Some(*index);
+            }
+        }
+        self.any
+    }
+}
+
+/// The host of an authority, in lower case, without port and final dot. None if it is longer than a name can be.
+fn normalise<'a>(authority: &[u8], buffer: &'a mut [u8; HOST_BYTES_MAX]) -> Option<&'a [u8]> {
+    let host = match authority {
+        // An IPv6 literal keeps its brackets; the port comes after them (RFC 3986 §3.2.2).
+        [b'[', ..] => &authority[..=authority.iter().position(|b| *b == b']')?],
+        _ => authority.split(|b| *b == b':').next()?,
+    };
+    let host = host.strip_suffix(b".").unwrap_or(host);
+    let lower = buffer.get_mut(..host.len())?;
+    lower.copy_from_slice(host);
+    lower.make_ascii_lowercase();
+    Some(lower)
+}
