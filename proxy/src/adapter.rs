@@ -1,0 +1,193 @@
+//! Pingora's hooks, as thin as they can be: decide, attempt, answer. What they do is decided elsewhere.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora_core::modules::http::HttpModules;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::ResponseHeader;
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use serin_measure::Arm;
+use serin_route::Unrouted;
+
+use crate::attempt::Attempt;
+use crate::counts::{Counting, Refusal};
+use crate::settings::Settings;
+use crate::thread::{Desk, ThreadRoute};
+use crate::view::HeaderView;
+
+/// Endpoints tried when connecting fails before a byte was sent. Both arms alike, and never the other arm.
+pub(crate) const ENDPOINTS_TRIED_MAX: usize = 3;
+/// How long an unread request body is drained after an early answer, before the connection is closed instead.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(crate) struct Adapter {
+    pub(crate) desk: Desk,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) counting: Arc<Counting>,
+    pub(crate) draining: Arc<AtomicBool>,
+}
+
+/// What is known of a request under way.
+#[derive(Default)]
+pub(crate) struct Context {
+    sent: Option<Sent>,
+}
+
+struct Sent {
+    attempt: Attempt,
+    route: Arc<ThreadRoute>,
+    arm: Arm,
+    endpoint: usize,
+    connects: usize,
+}
+
+impl Adapter {
+    async fn refuse(&self, session: &mut Session, why: Refusal, status: u16, text: &'static str) -> Result<bool> {
+        self.counting.refuse(why);
+        session.respond_error_with_body(status, Bytes::from_static(text.as_bytes())).await?;
+        Ok(true)
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Adapter {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::default()
+    }
+
+    /// Pingora's default adds a compression module that is off.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
+        let settings = &self.settings;
+        session.set_read_timeout(Some(settings.downstream_read_timeout));
+        session.set_write_timeout(Some(settings.downstream_write_timeout));
+        session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+        if self.draining.load(Ordering::Relaxed) {
+            session.set_keepalive(None);
+        } else if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(settings.keep_alive_timeout.as_secs()));
+        }
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        match self.desk.decide(&HeaderView(session.req_header())) {
+            Ok((decision, route)) => {
+                let attempt = Attempt::begin(route.clone(), decision.arm, decision.assignment);
+                let (arm, endpoint) = (decision.arm, decision.endpoint);
+                context.sent = Some(Sent { attempt, route, arm, endpoint, connects: 0 });
+                Ok(false)
+            }
+            Err(Unrouted::UnknownHost) => {
+                self.refuse(session, Refusal::UnknownHost, 404, "no route answers for this host\n").await
+            }
+            Err(Unrouted::NoEndpoint) => {
+                self.refuse(session, Refusal::NoEndpoint, 503, "no endpoint is available\n").await
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+        let sent = context.sent.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "not routed"))?;
+        Ok(Box::new(sent.route.peers(sent.arm)[sent.endpoint].clone()))
+    }
+
+    /// Nothing was sent yet, so another endpoint of the same arm may be tried; a killed pod then costs nothing.
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        context: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let Some(sent) = &mut context.sent else { return error };
+        sent.connects += 1;
+        let endpoints = sent.route.peers(sent.arm).len();
+        let another = sent.connects < ENDPOINTS_TRIED_MAX.min(endpoints);
+        if another {
+            sent.endpoint = (sent.endpoint + 1) % endpoints;
+        }
+        error.set_retry(another);
+        error
+    }
+
+    /// A request that may be repeated is sent once more in the same arm if the reused connection turned out dead.
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        _: &mut Context,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let answered = session.response_written().is_some();
+        if answered || !session.req_header().method.is_idempotent() || session.as_ref().retry_buffer_truncated() {
+            error.set_retry(false);
+        } else {
+            error.retry.decide_reuse(client_reused);
+        }
+        error
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _: &mut Session,
+        head: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        if !head.status.is_informational() || head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+            if let Some(sent) = &mut context.sent {
+                sent.attempt.head(head.status.as_u16());
+            }
+        }
+        Ok(())
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, _: &mut Context) -> FailToProxy {
+        let error_code = status_of(error);
+        if error_code > 0 && session.response_written().is_none_or(|head| head.status.is_informational()) {
+            // The client may be gone by now; there is nobody else to tell.
+            let _ = session.respond_error(error_code).await;
+        }
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        if let Some(sent) = &mut context.sent {
+            sent.attempt.end(error);
+            if let Some(error) = error {
+                tracing::debug!(arm = sent.arm.as_str(), path = session.req_header().uri.path(), %error, "request failed");
+            }
+        }
+    }
+
+    /// A broken canary fails often; failures are counted, and told at debug.
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        true
+    }
+}
+
+/// The status a client gets for an error; 0 if it is gone.
+fn status_of(error: &Error) -> u16 {
+    use ErrorType::{
+        ConnectTimedout, ConnectionClosed, HTTPStatus, ReadError, ReadTimedout, TLSHandshakeTimedout, WriteError,
+        WriteTimedout,
+    };
+    match (error.esource(), error.root_etype()) {
+        (_, HTTPStatus(code)) => *code,
+        (ErrorSource::Upstream, ConnectTimedout | TLSHandshakeTimedout | ReadTimedout | WriteTimedout) => 504,
+        (ErrorSource::Upstream, _) => 502,
+        (ErrorSource::Downstream, ReadError | WriteError | ConnectionClosed) => 0,
+        (ErrorSource::Downstream, ReadTimedout | WriteTimedout) => 408,
+        (ErrorSource::Downstream, _) => 400,
+        (ErrorSource::Internal | ErrorSource::Unset, _) => 500,
+    }
+}

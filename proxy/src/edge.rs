@@ -1,0 +1,251 @@
+//! The edge as a whole: threads, sockets, and the handle by which tables come in and counts go out.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use pingora_core::listeners::ListenerConfig;
+use pingora_core::protocols::l4::stream::L4BufferSettings;
+use pingora_core::server::Fds;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::services::Service as _;
+use pingora_core::services::listening::Service;
+use serin_analysis::Checkpoint;
+use serin_measure::{BootId, CanaryKey, Cell, EpochId, Snapshot};
+use serin_route::RouteTable;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::adapter::{Adapter, ENDPOINTS_TRIED_MAX};
+use crate::connection::Connections;
+use crate::counts::{Counting, EdgeCounts};
+use crate::meters::Meters;
+use crate::published::Published;
+use crate::settings::Settings;
+use crate::thread::Desk;
+use crate::tripwire::Tripped;
+
+/// Connections waiting to be accepted per listener and thread; the kernel caps it at net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+/// Read and write buffer of a client connection in bytes: a usual head and a small answer fit each.
+const L4_BUFFER_BYTES: usize = 16 * 1024;
+/// Idle connections kept to all backends of one thread.
+const POOL_SIZE: usize = 1024;
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct BindError {
+    /// The address.
+    pub address: SocketAddr,
+    /// Why not.
+    pub source: io::Error,
+}
+
+/// A running edge. Dropping it does not stop it; [`Edge::stop`] does.
+#[derive(Debug)]
+pub struct Edge {
+    handle: EdgeHandle,
+    addresses: Vec<SocketAddr>,
+    stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+    tripped: Option<mpsc::UnboundedReceiver<Tripped>>,
+}
+
+/// Where tables come in and counts go out. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct EdgeHandle {
+    published: Arc<ArcSwap<Published>>,
+    meters: Arc<Meters>,
+    counting: Arc<Counting>,
+    draining: Arc<AtomicBool>,
+}
+
+impl Edge {
+    /// Binds every address and starts to serve an empty table. A port that somebody else holds is an error here.
+    pub fn start(settings: Settings, boot: BootId) -> Result<Self, BindError> {
+        let settings = Arc::new(settings);
+        let (sockets, addresses) = bind(&settings)?;
+        let (report, tripped) = mpsc::unbounded_channel();
+        let handle = EdgeHandle {
+            published: Arc::default(),
+            meters: Arc::new(Meters::new(boot, settings.threads, report)),
+            counting: Arc::default(),
+            draining: Arc::default(),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let threads = sockets.into_iter().enumerate().map(|(thread, sockets)| {
+            let worker = Worker {
+                thread,
+                sockets,
+                settings: settings.clone(),
+                handle: handle.clone(),
+                stopped: stopped.clone(),
+            };
+            std::thread::Builder::new()
+                .name(format!("edge-{thread}"))
+                .spawn(move || worker.run())
+                .expect("the process may start threads")
+        });
+        let threads = threads.collect();
+        Ok(Self { handle, addresses, stop, threads, tripped: Some(tripped) })
+    }
+
+    /// The handle.
+    pub fn handle(&self) -> EdgeHandle {
+        self.handle.clone()
+    }
+
+    /// Where it listens, with the ports that were taken for port 0.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Canaries taken out of traffic by a tripwire, each once. There is one receiver; a second call gives none.
+    pub fn tripped(&mut self) -> Option<mpsc::UnboundedReceiver<Tripped>> {
+        self.tripped.take()
+    }
+
+    /// Stops accepting, lets requests in flight finish for at most `patience`, and returns. Blocks.
+    pub fn stop(self, patience: Duration) {
+        self.handle.draining.store(true, Ordering::Relaxed);
+        let _ = self.stop.send(true);
+        let deadline = std::time::Instant::now() + patience;
+        while std::time::Instant::now() < deadline && self.threads.iter().any(|thread| !thread.is_finished()) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Threads that are still busy end with the process.
+    }
+}
+
+impl EdgeHandle {
+    /// Puts a table in force for every request that comes from now on.
+    pub fn publish(&self, table: RouteTable) {
+        let instruments = self.meters.instruments(&table);
+        self.published.store(Arc::new(Published { table, instruments }));
+    }
+
+    /// Leaves a checkpoint with the canary's tripwire, or takes it away. Nothing happens for a canary without a route.
+    pub fn arm(&self, canary: &CanaryKey, checkpoint: Option<Checkpoint>) {
+        if let Some(tripwire) = self.meters.tripwire(canary) {
+            tripwire.arm(checkpoint);
+        }
+    }
+
+    /// The evidence cells of a canary's epochs that may still change.
+    pub fn cells(&self, canary: &CanaryKey) -> Vec<(EpochId, Cell)> {
+        self.meters.cells(canary)
+    }
+
+    /// Everything counted since the start, of one canary or of all.
+    pub fn snapshot(&self, canary: Option<&CanaryKey>) -> Snapshot {
+        self.meters.snapshot(canary)
+    }
+
+    /// What was not routed, and connections.
+    pub fn counts(&self) -> EdgeCounts {
+        self.counting.read()
+    }
+
+    /// Tells clients to close their connections after the next response, before the listeners close.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Binds one socket per address and thread. The first bind of an address is without SO_REUSEPORT, because with it a
+/// second process of the same user would share the port without a word.
+fn bind(settings: &Settings) -> Result<(Vec<Vec<Socket>>, Vec<SocketAddr>), BindError> {
+    let mut addresses = Vec::new();
+    let mut sockets: Vec<Vec<Socket>> = (0..settings.threads.max(1)).map(|_| Vec::new()).collect();
+    for wanted in &settings.listen {
+        let failed = |source| BindError { address: *wanted, source };
+        let probe = std::net::TcpListener::bind(wanted).map_err(failed)?;
+        let address = probe.local_addr().map_err(failed)?;
+        drop(probe);
+        for of_thread in &mut sockets {
+            of_thread.push(listen(address).map_err(failed)?);
+        }
+        addresses.push(address);
+    }
+    Ok((sockets, addresses))
+}
+
+fn listen(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// One thread of the edge before it runs.
+struct Worker {
+    thread: usize,
+    sockets: Vec<Socket>,
+    settings: Arc<Settings>,
+    handle: EdgeHandle,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Worker {
+    fn run(self) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("the process may start a runtime");
+        let _in_runtime = runtime.enter();
+        let ended = Arc::new(Notify::new());
+        let mut service = Service::new(format!("edge-{}", self.thread), self.connections(&ended));
+        let mut fds = Fds::new();
+        for (index, socket) in self.sockets.into_iter().enumerate() {
+            let name = format!("edge-{}-{index}", self.thread);
+            fds.add(name.clone(), socket.into_raw_fd());
+            let buffers = L4BufferSettings::new(L4_BUFFER_BYTES, L4_BUFFER_BYTES);
+            service.add_listener(ListenerConfig::tcp(name).l4_buffer(buffers));
+        }
+        let fds = Some(Arc::new(Mutex::new(fds)));
+        runtime.block_on(async {
+            service.start_service(fds, self.stopped, 1).await;
+            // Listeners are closed; what is in flight goes on until the last connection of any thread has ended.
+            loop {
+                let next_end = ended.notified();
+                if self.handle.counting.open.load(Ordering::Relaxed) == 0 {
+                    return;
+                }
+                let _ = tokio::time::timeout(Duration::from_millis(100), next_end).await;
+            }
+        });
+    }
+
+    fn connections(&self, ended: &Arc<Notify>) -> Connections {
+        let seed = getrandom::u64().expect("the operating system has entropy");
+        let adapter = Adapter {
+            desk: Desk::new(self.thread, self.settings.clone(), self.handle.published.clone(), seed),
+            settings: self.settings.clone(),
+            counting: self.handle.counting.clone(),
+            draining: self.handle.draining.clone(),
+        };
+        let conf = ServerConf {
+            threads: 1,
+            upstream_keepalive_pool_size: POOL_SIZE,
+            // Pingora counts tries, and one is for a reused connection that turns out dead.
+            max_retries: ENDPOINTS_TRIED_MAX + 1,
+            ..ServerConf::default()
+        };
+        Connections {
+            proxy: Arc::new(pingora_proxy::http_proxy(&Arc::new(conf), adapter)),
+            settings: self.settings.clone(),
+            counting: self.handle.counting.clone(),
+            ended: ended.clone(),
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The edge: listeners, connections and requests, on Pingora.
+//!
+//! ```text
+//!   accept ─▶ connection ─▶ head ─▶ adapter ─▶ route::decide ─▶ endpoint
+//!                │                     │
+//!                ▼                     ▼
+//!           edge counts             attempt ─▶ measure (cells, histograms) ─▶ tripwire
+//! ```
+//!
+//! Each thread has its own runtime, listener sockets, connection pool, recorder and random generator. What they
+//! share is the published table, the limits and the trip flags. A table comes in, counts go out; who decides on
+//! tables is not known here.
+
+mod adapter;
+mod attempt;
+mod connection;
+mod counts;
+mod edge;
+mod head;
+mod meters;
+mod published;
+mod settings;
+mod thread;
+mod tripwire;
+mod view;
+
+pub use counts::{EdgeCounts, Refusal};
+pub use edge::{BindError, Edge, EdgeHandle};
+pub use settings::Settings;
+pub use tripwire::Tripped;

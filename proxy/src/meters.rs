@@ -1,0 +1,147 @@
+//! All meters of this process, by canary and epoch: made when a table first needs them, folded when nobody does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serin_measure::{Arm, BootId, CanaryKey, Cell, CellKey, Cuts, EpochCounts, EpochId, EpochMeter, Snapshot};
+use serin_route::RouteTable;
+use tokio::sync::mpsc;
+
+use crate::tripwire::{Tripped, Tripwire};
+
+/// How long an epoch that left the table is kept writable: a thread decides on the table it has just loaded, and that
+/// takes microseconds.
+const GRACE: Duration = Duration::from_secs(5);
+/// Folded epochs kept apart per canary, oldest added together beyond. A run has a few epochs a step, at most 100 steps.
+const FOLDED_MAX: usize = 256;
+/// Stands for all epochs before the folded ones; real ones are numbered from 1.
+const BEFORE: EpochId = EpochId(0);
+
+#[derive(Debug)]
+pub(crate) struct Meters {
+    boot: BootId,
+    threads: usize,
+    canaries: Mutex<BTreeMap<CanaryKey, CanaryMeters>>,
+    report: mpsc::UnboundedSender<Tripped>,
+}
+
+#[derive(Debug)]
+struct CanaryMeters {
+    tripwire: Arc<Tripwire>,
+    live: BTreeMap<EpochId, LiveEpoch>,
+    folded: BTreeMap<EpochId, EpochCounts>,
+}
+
+#[derive(Debug)]
+struct LiveEpoch {
+    meter: Arc<EpochMeter>,
+    cuts: Cuts,
+    /// Since when no table carries it.
+    left: Option<Instant>,
+}
+
+/// What a route needs beside the table.
+#[derive(Debug, Clone)]
+pub(crate) struct Instruments {
+    pub(crate) meter: Arc<EpochMeter>,
+    pub(crate) tripwire: Arc<Tripwire>,
+}
+
+impl Meters {
+    pub(crate) fn new(boot: BootId, threads: usize, report: mpsc::UnboundedSender<Tripped>) -> Self {
+        Self { boot, threads, canaries: Mutex::default(), report }
+    }
+
+    /// The instruments of every route of a table that is about to be published.
+    pub(crate) fn instruments(&self, table: &RouteTable) -> Vec<Instruments> {
+        let mut canaries = self.canaries.lock();
+        let now = Instant::now();
+        for live in canaries.values_mut().flat_map(|canary| canary.live.values_mut()) {
+            live.left.get_or_insert(now);
+        }
+        let per_route = table.routes().iter().map(|route| {
+            let canary = canaries.entry(route.canary.clone()).or_insert_with(|| CanaryMeters {
+                tripwire: Arc::new(Tripwire::new(route.canary.clone(), self.report.clone())),
+                live: BTreeMap::new(),
+                folded: BTreeMap::new(),
+            });
+            let key = CellKey { boot: self.boot, canary: route.canary.clone(), epoch: route.epoch };
+            let live = canary.live.entry(route.epoch).or_insert_with(|| LiveEpoch {
+                meter: Arc::new(EpochMeter::new(key, self.threads)),
+                cuts: Cuts::default(),
+                left: None,
+            });
+            live.left = None;
+            let meter = live.meter.clone();
+            canary.tell_tripwire();
+            Instruments { meter, tripwire: canary.tripwire.clone() }
+        });
+        per_route.collect()
+    }
+
+    pub(crate) fn tripwire(&self, canary: &CanaryKey) -> Option<Arc<Tripwire>> {
+        self.canaries.lock().get(canary).map(|canary| canary.tripwire.clone())
+    }
+
+    /// The evidence cells of the epochs that may still change.
+    pub(crate) fn cells(&self, canary: &CanaryKey) -> Vec<(EpochId, Cell)> {
+        let mut canaries = self.canaries.lock();
+        let live = canaries.get_mut(canary).into_iter().flat_map(|canary| &mut canary.live);
+        live.map(|(epoch, live)| (*epoch, live.meter.cut(&mut live.cuts))).collect()
+    }
+
+    /// Everything counted since the start, of one canary or of all.
+    pub(crate) fn snapshot(&self, of: Option<&CanaryKey>) -> Snapshot {
+        let mut snapshot = Snapshot::new();
+        for (key, canary) in self.canaries.lock().iter_mut().filter(|(key, _)| of.is_none_or(|of| of == *key)) {
+            canary.fold(Instant::now());
+            let live = canary.live.iter().map(|(epoch, live)| (*epoch, live.meter.snapshot()));
+            let folded = canary.folded.iter().map(|(epoch, counts)| (*epoch, counts.clone()));
+            for (epoch, counts) in folded.chain(live) {
+                snapshot.insert(CellKey { boot: self.boot, canary: key.clone(), epoch }, counts);
+            }
+        }
+        snapshot
+    }
+}
+
+impl CanaryMeters {
+    fn tell_tripwire(&self) {
+        self.tripwire.set_meters(self.live.values().map(|live| live.meter.clone()).collect());
+    }
+
+    /// Turns epochs that nobody can write to any more into plain counts.
+    fn fold(&mut self, now: Instant) {
+        let before = self.live.len();
+        self.live.retain(|epoch, live| {
+            if live.left.is_none_or(|left| now.duration_since(left) < GRACE) {
+                return true;
+            }
+            let counts = live.meter.snapshot();
+            if in_flight(&counts) > 0 {
+                return true;
+            }
+            self.folded.entry(*epoch).or_default().merge(&counts);
+            false
+        });
+        while self.folded.len() > FOLDED_MAX {
+            let oldest = self.folded.keys().copied().find(|epoch| *epoch != BEFORE).expect("more than one is folded");
+            let counts = self.folded.remove(&oldest).expect("just found");
+            self.folded.entry(BEFORE).or_default().merge(&counts);
+        }
+        if self.live.len() < before {
+            self.tell_tripwire();
+        }
+    }
+}
+
+/// First attempts that were sent and have not ended, of whatever class.
+fn in_flight(counts: &EpochCounts) -> u64 {
+    let of = |arm| {
+        let record = counts.arm(arm);
+        [record.evidence, record.other].iter().map(|sums| sums.routed.saturating_sub(sums.done)).sum::<u64>()
+    };
+    Arm::ALL.into_iter().map(of).sum()
+}

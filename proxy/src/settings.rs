@@ -1,0 +1,47 @@
+//! What the edge needs to know at start. Every timeout is set: Pingora's own defaults wait for ever.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How the edge listens and how long it waits.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Addresses to listen on; port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// Threads that carry requests, at least 1.
+    pub threads: usize,
+    /// Client connections at once, over all threads. Beyond this a connection is closed at once, so that memory stays
+    /// bounded by about 100 KiB each.
+    pub connections_max: usize,
+    /// How long a client connection may stay without a request.
+    pub keep_alive_timeout: Duration,
+    /// How long a client may take for a request head, from its first byte, and between two reads of a body.
+    pub downstream_read_timeout: Duration,
+    /// How long a client may block a write.
+    pub downstream_write_timeout: Duration,
+    /// How long a backend may take to accept a connection.
+    pub connect_timeout: Duration,
+    /// How long a backend may be silent.
+    pub upstream_read_timeout: Duration,
+    /// How long a backend may block a write.
+    pub upstream_write_timeout: Duration,
+    /// How long an idle connection to a backend is kept. Below the backend's own keep-alive there are no stale ones.
+    pub upstream_idle_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: vec![([127, 0, 0, 1], 8080).into()],
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            connections_max: 10_000,
+            keep_alive_timeout: Duration::from_secs(75),
+            downstream_read_timeout: Duration::from_secs(60),
+            downstream_write_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(1),
+            upstream_read_timeout: Duration::from_secs(60),
+            upstream_write_timeout: Duration::from_secs(60),
+            upstream_idle_timeout: Duration::from_secs(50),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Pingora's parsed request head, seen the way that routing sees it.
+
+use pingora_http::RequestHeader;
+use serin_route::RequestView;
+
+pub(crate) struct HeaderView<'a>(pub(crate) &'a RequestHeader);
+
+impl RequestView for HeaderView<'_> {
+    fn method(&self) -> &str {
+        self.0.method.as_str()
+    }
+
+    fn authority(&self) -> Option<&[u8]> {
+        // An absolute-form target overrides Host (RFC 9112 §3.2.2).
+        let target = self.0.uri.authority().map(|authority| authority.as_str().as_bytes());
+        target.or_else(|| self.0.headers.get(http::header::HOST).map(http::HeaderValue::as_bytes))
+    }
+
+    fn path(&self) -> &[u8] {
+        self.0.uri.path().as_bytes()
+    }
+
+    fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.0.headers.get_all(name).iter().map(http::HeaderValue::as_bytes)
+    }
+}
