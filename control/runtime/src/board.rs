@@ -1,0 +1,111 @@
+//! What people and tools may see of the control loop, published as a whole and never waited for.
+
+use std::collections::BTreeMap;
+
+use parking_lot::RwLock;
+use serin_analysis::CheckResult;
+use serin_measure::{CanaryKey, EpochId};
+use serin_rollout::{Phase, Plan, State};
+use std::sync::Arc;
+
+use crate::store::Event;
+
+/// The newest posting, and counters that only rise.
+#[derive(Debug, Default)]
+pub struct Board {
+    posting: RwLock<Arc<Posting>>,
+}
+
+/// What the control loop last posted.
+#[derive(Debug, Clone, Default)]
+pub struct Posting {
+    /// Whether the first table is in force.
+    pub ready: bool,
+    /// Whether the process is ending.
+    pub draining: bool,
+    /// The number of the table in force.
+    pub generation: u64,
+    /// Every canary.
+    pub canaries: BTreeMap<CanaryKey, CanaryPosting>,
+    /// Problems of the configuration that was refused, if one was; the last good one is in force.
+    pub refused_config: Vec<String>,
+    /// Finished runs and the like, since the start.
+    pub tally: Tally,
+}
+
+/// One canary, posted.
+#[derive(Debug, Clone)]
+pub struct CanaryPosting {
+    /// What the user asked for.
+    pub plan: Plan,
+    /// What is in force.
+    pub state: State,
+    /// Newest events, oldest first.
+    pub events: Vec<Event>,
+    /// What a person has to see to.
+    pub alarm: Option<String>,
+    /// What the checks said last.
+    pub checks: Vec<CheckResult>,
+    /// First epoch of the run, as far as this process has seen it.
+    pub run_from: EpochId,
+    /// Whether the state in force is saved.
+    pub saved: bool,
+}
+
+/// Counts since the start of the process.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// Runs that ended, by canary.
+    pub ended: BTreeMap<CanaryKey, Ended>,
+    /// Analysed ticks and the time they took.
+    pub ticks: BTreeMap<CanaryKey, Vec<f64>>,
+    /// Saves that failed.
+    pub save_failures: u64,
+}
+
+/// How runs of one canary ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ended {
+    /// Promoted after analysis.
+    pub promoted: u64,
+    /// Promoted without analysis.
+    pub skipped: u64,
+    /// Taken back.
+    pub failed: u64,
+}
+
+impl Board {
+    /// The newest posting.
+    pub fn read(&self) -> Arc<Posting> {
+        self.posting.read().clone()
+    }
+
+    /// Replaces the posting.
+    pub fn post(&self, posting: Posting) {
+        *self.posting.write() = Arc::new(posting);
+    }
+
+    /// Says that the process is ending; readiness follows at once.
+    pub fn drain(&self) {
+        let mut posting = self.posting.write();
+        *posting = Arc::new(Posting { draining: true, ..(**posting).clone() });
+    }
+}
+
+impl Ended {
+    /// Counts a run that has come to this phase.
+    pub(crate) fn count(&mut self, phase: Phase, skipped: bool) {
+        match phase {
+            Phase::Succeeded if skipped => self.skipped += 1,
+            Phase::Succeeded => self.promoted += 1,
+            Phase::Failed => self.failed += 1,
+            Phase::Initializing
+            | Phase::Initialized
+            | Phase::Waiting
+            | Phase::Progressing
+            | Phase::WaitingPromotion
+            | Phase::Promoting
+            | Phase::Finalising => {}
+        }
+    }
+}

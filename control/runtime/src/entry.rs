@@ -1,0 +1,179 @@
+//! One canary under control: what is in force, what is being found out or saved, what was told.
+
+use std::collections::VecDeque;
+
+use serin_analysis::{CheckResult, Seen, Verdict, judge};
+use serin_measure::{EpochId, Snapshot};
+use serin_rollout::{Notice, State, Step};
+
+use crate::history::History;
+use crate::judge::Judge;
+use crate::store::{EVENTS_SHOWN_MAX, Event, Saved, Version};
+use crate::workload::Workload;
+
+/// Events that wait for a store that cannot save. A rollback tells two; beyond this the oldest are lost, and counted.
+const UNSAVED_MAX: usize = 100;
+
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) workload: Workload,
+    /// In force: what the published table was built from.
+    pub(crate) state: State,
+    /// Under which version the store has it; none if it has none.
+    pub(crate) version: Option<Version>,
+    pub(crate) busy: Busy,
+    /// The state in force is newer than the saved one: the guard has braked.
+    pub(crate) dirty: bool,
+    /// Told, and not saved yet.
+    pub(crate) unsaved: VecDeque<Event>,
+    /// Newest events, oldest first.
+    pub(crate) events: VecDeque<Event>,
+    /// Judged time of the evidence in the store.
+    pub(crate) saved_judged_ms: u64,
+    pub(crate) judge: Judge,
+    pub(crate) history: History,
+    /// First epoch of the present step and of the present run, as far as this process has seen them.
+    pub(crate) step_from: EpochId,
+    pub(crate) run_from: EpochId,
+    /// Since when this process has seen the present step, in milliseconds since 1970.
+    pub(crate) seen_since_ms: u64,
+    /// When saving may be tried again, in milliseconds since 1970.
+    pub(crate) retry_ms: u64,
+    /// What a person has to see to.
+    pub(crate) alarm: Option<String>,
+    /// What the checks said last.
+    pub(crate) checks: Vec<CheckResult>,
+}
+
+/// What an entry is waiting for. While it waits nothing else begins; a brake does not wait.
+#[derive(Debug)]
+pub(crate) enum Busy {
+    No,
+    /// Facts are being found out. The number tells a late answer from an expected one.
+    Observing(u64),
+    /// Something is being saved.
+    Saving(Pending),
+    /// Somebody else writes this state. Nothing advances any more.
+    Fenced,
+}
+
+/// What follows when a save is done.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    /// A step, which comes into force then.
+    Step(Box<Step>),
+    /// Nothing: the state was in force before, and these events were told.
+    InForce(Vec<Event>),
+    /// Nothing: the guard has braked meanwhile, and that state is yet to be saved.
+    Superseded,
+}
+
+impl Entry {
+    /// A canary as the store has it, or a new one.
+    pub(crate) fn new(workload: Workload, saved: Option<Saved>, now_ms: u64) -> Self {
+        let (mut state, version, events) = match saved {
+            Some(saved) => (saved.state, Some(saved.version), saved.events),
+            None => (State::new(now_ms), None, Vec::new()),
+        };
+        let judged_ms = state.evidence.judged_ms();
+        if judged_ms > 0 {
+            // What was bet after the last checkpoint is unknown, so the stake that fell due then is burnt, never bet twice.
+            state.evidence = state.evidence.resumed(judged_ms + crate::controller::CHECKPOINT_MS);
+        }
+        let mut judge = Judge::new(now_ms);
+        judge.track(&state.epoch);
+        let epoch = state.epoch.id;
+        Self {
+            workload,
+            state,
+            version,
+            busy: Busy::No,
+            dirty: false,
+            unsaved: VecDeque::new(),
+            events: events.into(),
+            saved_judged_ms: judged_ms,
+            judge,
+            history: History::default(),
+            step_from: epoch,
+            run_from: epoch,
+            seen_since_ms: now_ms,
+            retry_ms: 0,
+            alarm: None,
+            checks: Vec::new(),
+        }
+    }
+
+    /// Puts a state in force. What was measured of a former step or run is no longer looked at.
+    pub(crate) fn put_in_force(&mut self, state: State, now_ms: u64) {
+        let (epoch, is_new_run) = (state.epoch.id, state.rollout != self.state.rollout);
+        if state.step_since_ms != self.state.step_since_ms {
+            self.step_from = epoch;
+            self.seen_since_ms = now_ms;
+            self.history.clear();
+            self.checks.clear();
+        }
+        if is_new_run {
+            self.run_from = epoch;
+            self.judge = Judge::new(now_ms);
+        }
+        self.state = state;
+        self.judge.track(&self.state.epoch);
+    }
+
+    /// Keeps what was told for people to see.
+    pub(crate) fn tell(&mut self, events: impl IntoIterator<Item = Event>) {
+        self.events.extend(events);
+        while self.events.len() > EVENTS_SHOWN_MAX {
+            self.events.pop_front();
+        }
+    }
+
+    /// Keeps what was told until it can be saved.
+    pub(crate) fn keep_unsaved(&mut self, events: impl IntoIterator<Item = Event>) {
+        self.unsaved.extend(events);
+        while self.unsaved.len() > UNSAVED_MAX {
+            self.unsaved.pop_front();
+        }
+    }
+
+    /// What the checks say now, by counts that include this moment's.
+    pub(crate) fn verdict(&mut self, now_ms: u64, snapshot: &Snapshot) -> Verdict {
+        let plan = &self.workload.plan;
+        self.history.read(now_ms, snapshot, self.step_from, self.longest_check_ms());
+        let window = |check| self.history.window(now_ms, check, self.seen_since_ms, plan.interval_ms);
+        let seen = Seen { windows: plan.checks.iter().map(window).collect() };
+        let (verdict, results) = judge(&plan.canary.to_string(), &plan.target_name(), "serin", &plan.checks, &seen);
+        self.checks = results;
+        verdict
+    }
+
+    /// The longest that a check looks back, in milliseconds.
+    pub(crate) fn longest_check_ms(&self) -> u64 {
+        self.workload.plan.checks.iter().map(|check| check.interval_ms).max().unwrap_or(0)
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.busy, Busy::No)
+    }
+
+    /// Whether the evidence has moved on since it was last sent to the store.
+    pub(crate) fn has_new_evidence(&self) -> bool {
+        self.version.is_some() && self.state.evidence.judged_ms() != self.saved_judged_ms
+    }
+
+    pub(crate) fn is_saving(&self) -> bool {
+        matches!(self.busy, Busy::Saving(_))
+    }
+}
+
+/// Notices as events of this moment.
+pub(crate) fn events(notices: &[Notice], at_ms: u64) -> Vec<Event> {
+    notices
+        .iter()
+        .map(|notice| match notice {
+            Notice::Event { level, message } => {
+                Event { at_ms, level: level.as_str().to_owned(), message: message.clone() }
+            }
+        })
+        .collect()
+}

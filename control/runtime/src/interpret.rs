@@ -1,0 +1,297 @@
+//! Turns what people wrote into workloads: the only place that knows both the wire types and the rollout's own.
+//!
+//! What this build cannot honour is refused with its path; what only concerns a mesh or a cluster that is not there is
+//! named in a notice. Nothing is ignored in silence.
+
+mod not_yet;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use serin_analysis::{Check, CheckKind, Range, tolerance_from_min};
+use serin_config::{
+    Backend, Canary, Endpoint, GuardMode as WrittenMode, Host as EndpointHost, Located, Metric, ObjectName, Problem,
+    Set, Severity, TargetKind,
+};
+use serin_measure::CanaryKey;
+use serin_rollout::{Guard, GuardMode, Plan, Revision, Steps, StepsError, Strategy, Target, Weight};
+use serin_route::{Audience, HeaderMatch, Host, Match, StringMatch};
+
+use crate::workload::{Routing, Workload};
+
+/// How long the warm-up lasts where nothing is written: caches fill and connections open in seconds.
+const WARM_UP_DEFAULT: Duration = Duration::from_secs(10);
+/// What the canary may fail more often than the primary where `guard` is given without a tolerance, as a share.
+const TOLERANCE_DEFAULT: f64 = 0.001;
+
+/// What a set means.
+#[derive(Debug, Default)]
+pub struct Interpreted {
+    /// The workloads, if nothing is wrong.
+    pub workloads: Vec<Workload>,
+    /// Everything there is to say, errors and warnings, by file and line.
+    pub problems: Vec<Problem>,
+}
+
+impl Interpreted {
+    /// Whether anything forbids running it.
+    pub fn has_errors(&self) -> bool {
+        self.problems.iter().any(|problem| problem.severity == Severity::Error)
+    }
+}
+
+/// Interprets a set. Looks up the names among the endpoints, so it may wait for the resolver.
+pub fn interpret(set: &Set) -> Interpreted {
+    let mut problems = set.problems.clone();
+    let backends: HashMap<ObjectName, &Located<Backend>> =
+        set.backends.iter().map(|backend| (backend.value.object_name(), backend)).collect();
+    let mut claimed: HashMap<ObjectName, String> = HashMap::new();
+    let mut workloads = Vec::new();
+    for canary in &set.canaries {
+        let before = problems.len();
+        problems.extend(not_yet::refusals(canary));
+        let target =
+            ObjectName { namespace: canary.value.namespace().to_owned(), name: target_name(&canary.value).to_owned() };
+        let Some(backend) = backends.get(&target) else {
+            problems.push(no_backend(canary, &target, set));
+            continue;
+        };
+        if let Some(other) = claimed.insert(target.clone(), canary.value.object_name().to_string()) {
+            let message = format!("Backend {target} is the target of canary {other} already; one canary per Backend");
+            problems.push(canary.problem_at("spec.targetRef.name", message, None));
+            continue;
+        }
+        match workload(canary, backend) {
+            Ok(workload) if problems[before..].iter().all(|problem| problem.severity != Severity::Error) => {
+                workloads.push(workload);
+            }
+            Ok(_) => {}
+            Err(found) => problems.extend(found),
+        }
+    }
+    for (name, backend) in backends.iter().filter(|(name, _)| !claimed.contains_key(*name)) {
+        // A Canary that was refused before may have named it; then that is what has to be mended.
+        if !problems.iter().any(|problem| problem.severity == Severity::Error) {
+            let message = format!("Backend {name} has no Canary that targets it, so it gets no traffic");
+            problems
+                .push(Problem { severity: Severity::Warning, ..backend.problem_at("metadata.name", message, None) });
+        }
+    }
+    problems.extend(same_hosts(set, &workloads));
+    problems.sort_by(Problem::by_place);
+    Interpreted { workloads, problems }
+}
+
+fn target_name(canary: &Canary) -> &str {
+    canary.spec.target_ref.as_ref().and_then(|target| target.name.as_deref()).unwrap_or_default()
+}
+
+fn no_backend(canary: &Located<Canary>, target: &ObjectName, set: &Set) -> Problem {
+    let message = format!("there is no Backend {target}");
+    let help = match set.backends.as_slice() {
+        [] => {
+            format!("add a document of kind Backend named {} that lists the versions and their endpoints", target.name)
+        }
+        backends => {
+            let names: Vec<_> = backends.iter().map(|backend| backend.value.object_name().to_string()).collect();
+            format!("name one of the Backends there are: {}", names.join(", "))
+        }
+    };
+    canary.problem_at("spec.targetRef.name", message, Some(help))
+}
+
+/// Host collisions, with the place of the second one.
+fn same_hosts(set: &Set, workloads: &[Workload]) -> Vec<Problem> {
+    let mut taken: HashMap<&Host, &CanaryKey> = HashMap::new();
+    let mut problems = Vec::new();
+    for workload in workloads {
+        for host in &workload.routing.hosts {
+            let key = &workload.plan.canary;
+            let Some(first) = taken.insert(host, key).filter(|first| *first != key) else { continue };
+            let written = set.canaries.iter().find(|canary| key_of(&canary.value) == *key);
+            let message = format!("canary {first} answers for {host} already; give each its own service.hosts");
+            problems.extend(written.map(|canary| canary.problem_at("spec.service.hosts", message, None)));
+        }
+    }
+    problems
+}
+
+fn key_of(canary: &Canary) -> CanaryKey {
+    CanaryKey::new(canary.namespace(), canary.name())
+}
+
+/// One canary and its backend, or everything that is wrong with them.
+fn workload(canary: &Located<Canary>, backend: &Located<Backend>) -> Result<Workload, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut keep = |problem: Problem| problems.push(problem);
+    let versions = versions(backend, &mut keep);
+    let hosts = hosts(canary, &mut keep);
+    let audience = audience(canary, &mut keep);
+    let steps = steps(canary, &mut keep);
+    let checks = checks(&canary.value);
+    let (Some(steps), true) = (steps, problems.is_empty()) else { return Err(problems) };
+    let (spec, analysis) = (&canary.value.spec, canary.value.spec.analysis.clone().unwrap_or_default());
+    let kind = match spec.target_ref.as_ref().and_then(|target| target.kind) {
+        Some(TargetKind::Deployment) => "Deployment",
+        Some(TargetKind::DaemonSet) => "DaemonSet",
+        Some(TargetKind::Service) => "Service",
+        Some(TargetKind::Backend) | None => "Backend",
+    };
+    let plan = Plan {
+        canary: key_of(&canary.value),
+        target: Target { kind: kind.to_owned(), name: target_name(&canary.value).to_owned() },
+        revision: Revision(backend.value.spec.release.clone().unwrap_or_default()),
+        strategy: Strategy::Weighted(steps),
+        skip_analysis: spec.skip_analysis(),
+        threshold: analysis.threshold(),
+        interval_ms: milliseconds(analysis.interval()),
+        progress_deadline_ms: milliseconds(spec.progress_deadline()),
+        guard: guard(&canary.value, &checks),
+        checks,
+    };
+    Ok(Workload { plan, routing: Routing { hosts, audience, forced: Vec::new(), versions } })
+}
+
+fn versions(backend: &Located<Backend>, keep: &mut impl FnMut(Problem)) -> BTreeMap<Revision, Vec<SocketAddr>> {
+    let mut versions = BTreeMap::new();
+    for (v, version) in backend.value.spec.versions().iter().enumerate() {
+        let mut addresses = Vec::new();
+        for (e, written) in version.endpoints().iter().enumerate() {
+            match resolve(written) {
+                Ok(found) => addresses.extend(found),
+                Err(why) => {
+                    let path = format!("spec.versions[{v}].endpoints[{e}]");
+                    let help = "use a name that this machine can look up, or an address".to_owned();
+                    keep(backend.problem_at(&path, format!("{written:?} cannot be looked up: {why}"), Some(help)));
+                }
+            }
+        }
+        versions.insert(Revision(version.name().to_owned()), addresses);
+    }
+    versions
+}
+
+/// The addresses of an endpoint. A name is looked up once, when the file is read.
+fn resolve(written: &str) -> Result<Vec<SocketAddr>, String> {
+    let endpoint: Endpoint = written.parse().map_err(|error: serin_config::EndpointError| error.to_string())?;
+    match &endpoint.host {
+        EndpointHost::Address(address) => Ok(vec![SocketAddr::new(*address, endpoint.port)]),
+        EndpointHost::Name(name) => {
+            let found = (name.as_str(), endpoint.port).to_socket_addrs().map_err(|_| "no such host".to_owned())?;
+            let found: Vec<_> = found.collect();
+            // `localhost` is usually both 127.0.0.1 and ::1, and a server listens on one of them.
+            let v4: Vec<_> = found.iter().copied().filter(SocketAddr::is_ipv4).collect();
+            Ok(if v4.is_empty() { found } else { v4 })
+        }
+    }
+}
+
+fn hosts(canary: &Located<Canary>, keep: &mut impl FnMut(Problem)) -> Vec<Host> {
+    let written = canary.value.spec.service.as_ref().map(serin_config::Service::hosts).unwrap_or_default();
+    if written.is_empty() {
+        return vec![Host::Any];
+    }
+    let mut hosts = Vec::new();
+    for (index, name) in written.iter().enumerate() {
+        match Host::parse(name) {
+            Ok(host) => hosts.push(host),
+            Err(error) => keep(canary.problem_at(&format!("spec.service.hosts[{index}]"), error.to_string(), None)),
+        }
+    }
+    hosts
+}
+
+/// `analysis.match` restricts who may meet the canary; the weight then counts among those (checklist 115).
+fn audience(canary: &Located<Canary>, keep: &mut impl FnMut(Problem)) -> Audience {
+    let entries = canary.value.spec.analysis.as_ref().map(serin_config::Analysis::matches).unwrap_or_default();
+    if entries.is_empty() {
+        return Audience::Everyone;
+    }
+    let mut any_of = Vec::new();
+    for (index, entry) in entries.iter().enumerate() {
+        let mut headers = Vec::new();
+        for (name, condition) in entry.headers.iter().flatten() {
+            match string_match(condition) {
+                Ok(value) => headers.push(HeaderMatch::new(name, value)),
+                Err(error) => {
+                    let path = format!("spec.analysis.match[{index}].headers.{name}.regex");
+                    keep(canary.problem_at(&path, format!("this pattern cannot be used: {error}"), None));
+                }
+            }
+        }
+        any_of.push(Match { headers });
+    }
+    Audience::Matching(any_of)
+}
+
+fn string_match(written: &serin_config::HeaderMatch) -> Result<StringMatch, serin_route::PatternError> {
+    let text = |value: &Option<String>| value.as_deref().unwrap_or_default().into();
+    match written {
+        serin_config::HeaderMatch { regex: Some(pattern), .. } => StringMatch::regex(pattern),
+        serin_config::HeaderMatch { prefix: prefix @ Some(_), .. } => Ok(StringMatch::Prefix(text(prefix))),
+        serin_config::HeaderMatch { suffix: suffix @ Some(_), .. } => Ok(StringMatch::Suffix(text(suffix))),
+        serin_config::HeaderMatch { exact, .. } => Ok(StringMatch::Exact(text(exact))),
+    }
+}
+
+fn steps(canary: &Located<Canary>, keep: &mut impl FnMut(Problem)) -> Option<Steps> {
+    let analysis = canary.value.spec.analysis.as_ref()?;
+    // The bounds 0 to 100 were looked at with the schema; what is out of them has been reported there.
+    let weight = |written: i64| Weight::new(u64::try_from(written).ok()?).ok();
+    let listed = analysis.step_weights();
+    let (path, steps) = if listed.is_empty() {
+        let step = weight(analysis.step_weight.unwrap_or(0))?;
+        ("spec.analysis.stepWeight", Steps::by(step, weight(analysis.max_weight().into())?))
+    } else {
+        let weights = listed.iter().map(|written| weight(*written)).collect::<Option<Vec<_>>>()?;
+        ("spec.analysis.stepWeights", Steps::listed(weights))
+    };
+    steps.map_err(|error: StepsError| keep(canary.problem_at(path, error.to_string(), None))).ok()
+}
+
+fn checks(canary: &Canary) -> Vec<Check> {
+    let metrics = canary.spec.analysis.as_ref().map(serin_config::Analysis::metrics).unwrap_or_default();
+    metrics.iter().filter_map(check).collect()
+}
+
+fn check(metric: &Metric) -> Option<Check> {
+    let kind = match metric.name.as_deref()? {
+        "request-success-rate" => CheckKind::SuccessRate,
+        "request-duration" => CheckKind::Duration,
+        _ => return None,
+    };
+    let range = match (&metric.threshold_range, kind) {
+        (Some(range), _) => Range { min: range.min, max: range.max },
+        // Flagger's older field; absent it is 0, which every rate passes and every duration fails.
+        (None, CheckKind::SuccessRate) => Range { min: Some(metric.threshold.unwrap_or(0.0)), max: None },
+        (None, CheckKind::Duration) => Range { min: None, max: Some(metric.threshold.unwrap_or(0.0)) },
+    };
+    Some(Check { name: metric.name.clone()?, kind, range, interval_ms: milliseconds(metric.window()) })
+}
+
+/// The guard never contradicts the manifest: what the success rate tolerates is tolerated, and without such a check the
+/// guard only reports, unless it was asked for.
+fn guard(canary: &Canary, checks: &[Check]) -> Guard {
+    let written = canary.spec.analysis.as_ref().and_then(|analysis| analysis.guard.as_ref());
+    let minimum = checks.iter().filter(|check| check.kind == CheckKind::SuccessRate).find_map(|check| check.range.min);
+    let tolerance = match (written.and_then(|guard| guard.tolerance.as_ref()), minimum) {
+        (Some(tolerance), _) => tolerance.fraction(),
+        (None, Some(minimum)) => tolerance_from_min(minimum),
+        (None, None) => TOLERANCE_DEFAULT,
+    };
+    let mode = match (written.map(serin_config::Guard::mode), minimum) {
+        (Some(WrittenMode::Enforce), _) | (None, Some(_)) => GuardMode::Enforce,
+        (Some(WrittenMode::Observe), _) | (None, None) => GuardMode::Observe,
+        (Some(WrittenMode::Off), _) => GuardMode::Off,
+    };
+    let warm_up = written.and_then(|guard| guard.warmup.as_ref()).map_or(WARM_UP_DEFAULT, |warm_up| warm_up.to_std());
+    Guard { mode, tolerance, warm_up_ms: milliseconds(warm_up) }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! Saving: a step before it comes into force, a brake after it has, evidence now and then. None of it is waited for.
+
+use serin_measure::CanaryKey;
+use serin_rollout::Step;
+use tracing::{error, info};
+
+use crate::beat::Backing;
+use crate::controller::{CHECKPOINT_MS, Controller, Message};
+use crate::entry::{Busy, Entry, Pending, events};
+use crate::plane::DataPlane;
+use crate::store::{Event, Save, Store, StoreError, Swap};
+
+/// How long to wait after a save that failed.
+const RETRY_MS: u64 = 1_000;
+
+impl<S: Store, P: DataPlane> Controller<S, P> {
+    /// Saves a step; it comes into force when that is done, and not at all if it cannot be.
+    pub(crate) fn advance(&mut self, key: &CanaryKey, step: Step) {
+        let told = events(&step.notices, self.clock.now_ms());
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let save = Save { canary: key.clone(), expected: entry.version, state: step.state.clone(), events: told };
+        entry.busy = Busy::Saving(Pending::Step(Box::new(step)));
+        self.send(vec![save]);
+    }
+
+    /// Saves brakes that are not saved yet.
+    pub(crate) fn keep_brakes(&mut self, now_ms: u64) {
+        self.keep(|entry| entry.dirty && now_ms >= entry.retry_ms);
+    }
+
+    /// Saves brakes, and evidence that has moved on, the latter for all canaries together and at most once a second.
+    pub(crate) fn keep_what_changed(&mut self, now_ms: u64) {
+        if now_ms.saturating_sub(self.last_checkpoint_ms) < CHECKPOINT_MS {
+            return self.keep_brakes(now_ms);
+        }
+        self.last_checkpoint_ms = now_ms;
+        self.keep(|entry| now_ms >= entry.retry_ms && (entry.dirty || entry.has_new_evidence()));
+    }
+
+    /// Saves whatever is newer than its saved form.
+    pub(crate) fn keep_everything(&mut self) {
+        self.keep(|entry| entry.dirty || entry.has_new_evidence());
+    }
+
+    fn keep(&mut self, wanted: impl Fn(&Entry) -> bool) {
+        let mut batch = Vec::new();
+        for (key, entry) in &mut self.entries {
+            if !entry.is_idle() || !wanted(entry) {
+                continue;
+            }
+            let told: Vec<Event> = entry.unsaved.drain(..).collect();
+            batch.push(Save {
+                canary: key.clone(),
+                expected: entry.version,
+                state: entry.state.clone(),
+                events: told.clone(),
+            });
+            entry.saved_judged_ms = entry.state.evidence.judged_ms();
+            entry.busy = Busy::Saving(Pending::InForce(told));
+        }
+        if !batch.is_empty() {
+            self.send(batch);
+        }
+    }
+
+    fn send(&self, batch: Vec<Save>) {
+        let (store, outbox) = (self.store.clone(), self.outbox.clone());
+        tokio::spawn(async move {
+            let canaries = batch.iter().map(|save| save.canary.clone()).collect();
+            let result = store.save(batch).await;
+            // Nobody listens during shutdown; what is saved is saved.
+            let _ = outbox.send(Message::Saved { canaries, result }).await;
+        });
+    }
+
+    /// A save has ended, for better or worse.
+    pub(crate) fn saved(&mut self, canaries: &[CanaryKey], result: Result<Vec<Swap>, StoreError>) {
+        let now_ms = self.clock.now_ms();
+        match result {
+            Ok(swaps) => {
+                for (key, swap) in canaries.iter().zip(swaps) {
+                    self.swapped(key, swap, now_ms);
+                }
+            }
+            Err(problem) => {
+                self.tally.save_failures += 1;
+                for key in canaries {
+                    self.not_saved(key, &problem, now_ms);
+                }
+            }
+        }
+        self.keep_brakes(now_ms);
+    }
+
+    fn swapped(&mut self, key: &CanaryKey, swap: Swap, now_ms: u64) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let Busy::Saving(pending) = std::mem::replace(&mut entry.busy, Busy::No) else { return };
+        let Swap::Done(version) = swap else {
+            let alarm = "somebody else writes the state of this canary; this process advances it no more, restart it when the other one is gone";
+            error!(canary = %key, "{alarm}");
+            entry.alarm = Some(alarm.to_owned());
+            entry.busy = Busy::Fenced;
+            return;
+        };
+        entry.version = Some(version);
+        if entry.alarm.take().is_some() {
+            info!(canary = %key, "state is saved again");
+        }
+        match pending {
+            Pending::Step(step) => {
+                entry.saved_judged_ms = step.state.evidence.judged_ms();
+                self.put_in_force(key, *step, now_ms, Backing::Saved);
+            }
+            Pending::InForce(_) => entry.dirty = false,
+            Pending::Superseded => {}
+        }
+    }
+
+    fn not_saved(&mut self, key: &CanaryKey, problem: &StoreError, now_ms: u64) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let Busy::Saving(pending) = std::mem::replace(&mut entry.busy, Busy::No) else { return };
+        entry.retry_ms = now_ms + RETRY_MS;
+        if let Pending::InForce(told) = pending {
+            let later = std::mem::take(&mut entry.unsaved);
+            entry.keep_unsaved(told.into_iter().chain(later));
+        }
+        let alarm = format!("state cannot be saved, so nothing advances (a bad canary is still taken off): {problem}");
+        if entry.alarm.as_ref() != Some(&alarm) {
+            error!(canary = %key, "{alarm}");
+            entry.alarm = Some(alarm);
+        }
+        self.post();
+    }
+}

@@ -1,0 +1,97 @@
+//! Watches the configuration directory: at any change everything is read anew, and used as a whole or not at all.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use serin_config::{Problem, Severity};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::controller::Tell;
+use crate::interpret::{Interpreted, interpret};
+
+/// Editors write in several steps; this is how long the directory has to be quiet before it is read.
+const QUIET: Duration = Duration::from_millis(100);
+/// Network file systems do not notify, so the directory is also read on a beat.
+const POLL: Duration = Duration::from_secs(30);
+
+/// What a directory says at one moment.
+#[derive(Debug)]
+pub struct Reading {
+    /// What it means.
+    pub interpreted: Interpreted,
+    /// The set it was read from.
+    pub set: serin_config::Set,
+}
+
+/// Reads a directory, looks up names, and says what it means. Blocks.
+///
+/// # Errors
+/// If the directory cannot be listed.
+pub fn read(directory: &Path) -> std::io::Result<Reading> {
+    let set = serin_config::read_dir(directory)?;
+    let interpreted = interpret(&set);
+    Ok(Reading { interpreted, set })
+}
+
+/// Watches until told to stop. `seen` is the content hash of what is in force.
+pub async fn watch(directory: PathBuf, seen: u64, tell: Tell, stop: CancellationToken) {
+    let (changed, mut changes) = mpsc::channel(1);
+    let _watcher = start(&directory, changed);
+    let mut seen = seen;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(()) = changes.recv() => {
+                while let Ok(Some(())) = tokio::time::timeout(QUIET, changes.recv()).await {}
+            }
+            () = tokio::time::sleep(POLL) => {}
+        }
+        seen = reread(&directory, seen, &tell).await;
+    }
+}
+
+/// The watcher; without one the directory is polled.
+fn start(directory: &Path, changed: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
+    // A full channel already promises another reading.
+    let on_event = move |_| {
+        let _ = changed.try_send(());
+    };
+    let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
+        watcher.watch(directory, RecursiveMode::NonRecursive)?;
+        Ok(watcher)
+    });
+    watcher
+        .inspect_err(|error| tracing::warn!(directory = %directory.display(), %error, "cannot watch; reading every 30 s instead"))
+        .ok()
+}
+
+async fn reread(directory: &Path, seen: u64, tell: &Tell) -> u64 {
+    let path = directory.to_owned();
+    let reading = match tokio::task::spawn_blocking(move || read(&path)).await {
+        Ok(Ok(reading)) => reading,
+        Ok(Err(error)) => {
+            tell.refused(vec![format!("{}: {error}", directory.display())]).await;
+            return seen;
+        }
+        Err(error) => {
+            tracing::error!(%error, "reading the configuration broke off");
+            return seen;
+        }
+    };
+    let Reading { interpreted, set } = reading;
+    if set.content_hash == seen {
+        return seen;
+    }
+    if interpreted.has_errors() {
+        let errors = interpreted.problems.iter().filter(|problem| problem.severity == Severity::Error);
+        tell.refused(errors.map(Problem::to_string).collect()).await;
+    } else {
+        for warning in &interpreted.problems {
+            tracing::warn!("{warning}");
+        }
+        tell.configured(interpreted.workloads).await;
+    }
+    set.content_hash
+}
