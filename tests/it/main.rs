@@ -1,0 +1,4 @@
+//! The tests that cross crates, in one binary.
+
+mod harness;
+mod lock;
