@@ -48,14 +48,23 @@ pub struct BindError {
     pub source: io::Error,
 }
 
+/// An edge whose addresses are bound. Clients can connect and are served once [`Bound::serve`] is called, so that the
+/// first table can be published before the first request is routed.
+#[derive(Debug)]
+pub struct Bound {
+    handle: EdgeHandle,
+    settings: Arc<Settings>,
+    addresses: Vec<SocketAddr>,
+    sockets: Vec<Vec<Socket>>,
+    tripped: mpsc::UnboundedReceiver<Tripped>,
+}
+
 /// A running edge. Dropping it does not stop it; [`Edge::stop`] does.
 #[derive(Debug)]
 pub struct Edge {
     handle: EdgeHandle,
-    addresses: Vec<SocketAddr>,
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
-    tripped: Option<mpsc::UnboundedReceiver<Tripped>>,
 }
 
 /// Where tables come in and counts go out. Cheap to clone.
@@ -67,10 +76,13 @@ pub struct EdgeHandle {
     draining: Arc<AtomicBool>,
 }
 
-impl Edge {
-    /// Binds every address and starts to serve an empty table. A port that somebody else holds is an error here.
-    pub fn start(settings: Settings, boot: BootId) -> Result<Self, BindError> {
-        let settings = Arc::new(settings);
+impl Bound {
+    /// Binds every address. A port that somebody else holds is an error here.
+    ///
+    /// # Errors
+    /// If an address cannot be listened on.
+    pub fn bind(settings: Settings, boot: BootId) -> Result<Self, BindError> {
+        let settings = Arc::new(Settings { threads: settings.threads.max(1), ..settings });
         let (sockets, addresses) = bind(&settings)?;
         let (report, tripped) = mpsc::unbounded_channel();
         let handle = EdgeHandle {
@@ -79,25 +91,10 @@ impl Edge {
             counting: Arc::default(),
             draining: Arc::default(),
         };
-        let (stop, stopped) = watch::channel(false);
-        let threads = sockets.into_iter().enumerate().map(|(thread, sockets)| {
-            let worker = Worker {
-                thread,
-                sockets,
-                settings: settings.clone(),
-                handle: handle.clone(),
-                stopped: stopped.clone(),
-            };
-            std::thread::Builder::new()
-                .name(format!("edge-{thread}"))
-                .spawn(move || worker.run())
-                .expect("the process may start threads")
-        });
-        let threads = threads.collect();
-        Ok(Self { handle, addresses, stop, threads, tripped: Some(tripped) })
+        Ok(Self { handle, settings, addresses, sockets, tripped })
     }
 
-    /// The handle.
+    /// The handle, by which tables can be published already.
     pub fn handle(&self) -> EdgeHandle {
         self.handle.clone()
     }
@@ -107,11 +104,24 @@ impl Edge {
         &self.addresses
     }
 
-    /// Canaries taken out of traffic by a tripwire, each once. There is one receiver; a second call gives none.
-    pub fn tripped(&mut self) -> Option<mpsc::UnboundedReceiver<Tripped>> {
-        self.tripped.take()
+    /// Starts the threads. Beside the edge comes what its tripwires take out of traffic, each run once.
+    pub fn serve(self) -> (Edge, mpsc::UnboundedReceiver<Tripped>) {
+        let Self { handle, settings, addresses: _, sockets, tripped } = self;
+        let (stop, stopped) = watch::channel(false);
+        let threads = sockets.into_iter().enumerate().map(|(thread, sockets)| {
+            let (settings, handle, stopped) = (settings.clone(), handle.clone(), stopped.clone());
+            let worker = Worker { thread, sockets, settings, handle, stopped };
+            std::thread::Builder::new()
+                .name(format!("edge-{thread}"))
+                .spawn(move || worker.run())
+                .expect("the process may start threads")
+        });
+        let threads = threads.collect();
+        (Edge { handle, stop, threads }, tripped)
     }
+}
 
+impl Edge {
     /// Stops accepting, lets requests in flight finish for at most `patience`, and returns. Blocks.
     pub fn stop(self, patience: Duration) {
         self.handle.draining.store(true, Ordering::Relaxed);

@@ -25,6 +25,6 @@ mod tripwire;
 mod view;
 
 pub use counts::{EdgeCounts, Refusal};
-pub use edge::{BindError, Edge, EdgeHandle};
+pub use edge::{BindError, Bound, Edge, EdgeHandle};
 pub use settings::Settings;
 pub use tripwire::Tripped;

@@ -35,6 +35,22 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         self.post();
     }
 
+    /// How long until the next tick is due. Ticks that are due and cannot begin wait for the beat.
+    pub(crate) fn next_due(&self) -> Duration {
+        let now_ms = self.clock.now_ms();
+        let idle = self.entries.values().filter(|entry| entry.is_idle());
+        let due = idle.map(|entry| entry.due_ms()).filter(|due_ms| *due_ms > now_ms).min();
+        Duration::from_millis(due.map_or(u64::from(u32::MAX), |due_ms| due_ms - now_ms))
+    }
+
+    /// Begins the ticks that are due now.
+    pub(crate) fn begin_due_ticks(&mut self) {
+        let now_ms = self.clock.now_ms();
+        for key in self.entries.keys().cloned().collect::<Vec<_>>() {
+            self.begin_what_is_due(&key, now_ms);
+        }
+    }
+
     /// Closes the open slice of a canary under analysis, and brakes if its evidence has crossed the limit.
     fn judge(&mut self, key: &CanaryKey, now_ms: u64) {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.state.is_analysing()) else { return };
@@ -119,7 +135,7 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
             return;
         }
         let (plan, state) = (&entry.workload.plan, &entry.state);
-        let due = now_ms.saturating_sub(state.ticked_ms) >= plan.interval_ms;
+        let due = now_ms >= entry.due_ms();
         let has_news = news(plan, state);
         if due || has_news || entry.version.is_none() {
             if needs(plan, state).is_empty() && !has_news {
@@ -179,7 +195,8 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         });
         let plan = &entry.workload.plan;
         if verdict.is_some() {
-            self.tally.ticks.entry(key.clone()).or_default().push(took.as_secs_f64());
+            let labels = [plan.target.name.as_str(), key.namespace()];
+            self.board.tick_seconds().with_label_values(&labels).observe(took.as_secs_f64());
         }
         let step = step(plan, entry.state.clone(), Observation { now_ms, primary, canary, verdict });
         let mut unchanged = entry.state.clone();

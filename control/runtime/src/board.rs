@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use parking_lot::RwLock;
+use prometheus::{HistogramOpts, HistogramVec};
 use serin_analysis::CheckResult;
 use serin_measure::{CanaryKey, EpochId};
 use serin_rollout::{Phase, Plan, State};
@@ -11,9 +12,10 @@ use std::sync::Arc;
 use crate::store::Event;
 
 /// The newest posting, and counters that only rise.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Board {
     posting: RwLock<Arc<Posting>>,
+    tick_seconds: HistogramVec,
 }
 
 /// What the control loop last posted.
@@ -57,8 +59,6 @@ pub struct CanaryPosting {
 pub struct Tally {
     /// Runs that ended, by canary.
     pub ended: BTreeMap<CanaryKey, Ended>,
-    /// Analysed ticks and the time they took.
-    pub ticks: BTreeMap<CanaryKey, Vec<f64>>,
     /// Saves that failed.
     pub save_failures: u64,
 }
@@ -74,7 +74,22 @@ pub struct Ended {
     pub failed: u64,
 }
 
+impl Default for Board {
+    fn default() -> Self {
+        let options =
+            HistogramOpts::new("flagger_canary_duration_seconds", "Time that an analysed tick took, in seconds.");
+        let tick_seconds =
+            HistogramVec::new(options, &["name", "namespace"]).expect("the name and the labels are valid");
+        Self { posting: RwLock::default(), tick_seconds }
+    }
+}
+
 impl Board {
+    /// How long analysed ticks took, by name of the target and namespace.
+    pub(crate) fn tick_seconds(&self) -> &HistogramVec {
+        &self.tick_seconds
+    }
+
     /// The newest posting.
     pub fn read(&self) -> Arc<Posting> {
         self.posting.read().clone()

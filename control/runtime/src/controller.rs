@@ -156,6 +156,8 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
                 () = stop.cancelled() => {}
                 Some(message) = self.inbox.recv() => self.hear(message),
                 _ = beat.tick() => self.beat(),
+                // Ticks keep to their interval, not to the beat.
+                () = tokio::time::sleep(self.next_due()) => self.begin_due_ticks(),
             }
         }
         self.settle().await;

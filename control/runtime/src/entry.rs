@@ -152,6 +152,11 @@ impl Entry {
         self.workload.plan.checks.iter().map(|check| check.interval_ms).max().unwrap_or(0)
     }
 
+    /// When the next tick is due, in milliseconds since 1970.
+    pub(crate) fn due_ms(&self) -> u64 {
+        self.state.ticked_ms.saturating_add(self.workload.plan.interval_ms)
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self.busy, Busy::No)
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use prometheus::{Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 use serin_analysis::CheckKind;
 use serin_measure::{Arm, Buckets, CanaryKey, EpochCounts, OutcomeClass, Snapshot};
 use serin_rollout::{Phase, Plan};
@@ -22,6 +22,7 @@ pub(super) fn page<P: DataPlane>(sources: &Sources<P>) -> Result<String, prometh
     let registry = Registry::new();
     let posting = sources.board.read();
     flagger(&registry, &posting, sources.version)?;
+    registry.register(Box::new(sources.board.tick_seconds().clone()))?;
     own(&registry, &posting)?;
     edge(&registry, sources)?;
     let mut text = Vec::new();
@@ -63,11 +64,6 @@ fn flagger(registry: &Registry, posting: &Posting, version: &str) -> Result<(), 
     let ends = ["name", "namespace", "deployment_strategy", "analysis_status"];
     let successes = counter(registry, "flagger_canary_successes_total", "Runs that were promoted.", &ends)?;
     let failures = counter(registry, "flagger_canary_failures_total", "Runs that were taken back.", &ends)?;
-    let duration = HistogramVec::new(
-        HistogramOpts::new("flagger_canary_duration_seconds", "Time that an analysed tick took, in seconds."),
-        &["name", "namespace"],
-    )?;
-    registry.register(Box::new(duration.clone()))?;
     for (key, posted) in &posting.canaries {
         let (name, namespace) = (posted.plan.target.name.as_str(), key.namespace());
         total.with_label_values(&[namespace]).inc();
@@ -89,9 +85,6 @@ fn flagger(registry: &Registry, posting: &Posting, version: &str) -> Result<(), 
             successes.with_label_values(&with("completed")).inc_by(ended.promoted);
             successes.with_label_values(&with("skipped")).inc_by(ended.skipped);
             failures.with_label_values(&with("completed")).inc_by(ended.failed);
-        }
-        for seconds in posting.tally.ticks.get(key).into_iter().flatten() {
-            duration.with_label_values(&[name, namespace]).observe(*seconds);
         }
     }
     Ok(())

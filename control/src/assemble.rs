@@ -1,0 +1,45 @@
+//! Joins the edge and the control loop: the only place that knows both.
+
+use serin_analysis::Checkpoint;
+use serin_measure::{CanaryKey, Cell, EpochId, Snapshot};
+use serin_proxy::{EdgeHandle, Refusal, Tripped};
+use serin_route::RouteTable;
+use serin_runtime::{DataPlane, EdgeView, Tell, Trip};
+use tokio::sync::mpsc;
+
+/// The edge of this process as the control loop's data plane.
+pub(crate) struct Plane(pub(crate) EdgeHandle);
+
+impl DataPlane for Plane {
+    fn publish(&self, table: RouteTable) {
+        self.0.publish(table);
+    }
+
+    fn arm(&self, canary: &CanaryKey, checkpoint: Option<Checkpoint>) {
+        self.0.arm(canary, checkpoint);
+    }
+
+    fn cells(&self, canary: &CanaryKey) -> Vec<(EpochId, Cell)> {
+        self.0.cells(canary)
+    }
+
+    fn snapshot(&self, canary: Option<&CanaryKey>) -> Snapshot {
+        self.0.snapshot(canary)
+    }
+
+    fn edge(&self) -> EdgeView {
+        let counts = self.0.counts();
+        EdgeView {
+            connections_open: counts.connections_open,
+            connections_total: counts.connections_total,
+            refused: Refusal::ALL.into_iter().map(|why| (why.as_str(), counts.refused[why.index()])).collect(),
+        }
+    }
+}
+
+/// Passes on what tripwires report.
+pub(crate) async fn pass_on_trips(mut tripped: mpsc::UnboundedReceiver<Tripped>, tell: Tell) {
+    while let Some(Tripped { canary, rollout, ln_e }) = tripped.recv().await {
+        tell.tripped(Trip { canary, rollout, ln_e }).await;
+    }
+}
