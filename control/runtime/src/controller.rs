@@ -150,6 +150,7 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         while !stop.is_cancelled() {
+            let next_due = self.next_due();
             tokio::select! {
                 // A trip comes by message; it goes before the beat.
                 biased;
@@ -157,7 +158,7 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
                 Some(message) = self.inbox.recv() => self.hear(message),
                 _ = beat.tick() => self.beat(),
                 // Ticks keep to their interval, not to the beat.
-                () = tokio::time::sleep(self.next_due()) => self.begin_due_ticks(),
+                () = tokio::time::sleep(next_due) => self.begin_due_ticks(),
             }
         }
         self.settle().await;
