@@ -48,7 +48,7 @@ enum Source {
 
 pub(crate) fn run(arguments: RunArguments) -> Result<ExitCode> {
     let Some(start) = prepare(&arguments)? else { return Ok(ExitCode::FAILURE) };
-    logs::start(arguments.log_format.unwrap_or(match start.settings.log_format() {
+    logs::start(arguments.log_format.unwrap_or_else(|| match start.settings.log_format() {
         serin_config::LogFormat::Text => LogFormat::Text,
         serin_config::LogFormat::Json => LogFormat::Json,
     }));

@@ -78,7 +78,7 @@ fn one(rollout: &RolloutView) -> Vec<String> {
     lines.push(arm("primary", &rollout.primary));
     lines.push(arm("canary", &rollout.canary));
     for check in &rollout.checks {
-        let value = check.value.map_or("no value".to_owned(), |value| format!("{value:.2}"));
+        let value = check.value.map_or_else(|| "no value".to_owned(), |value| format!("{value:.2}"));
         let style = if check.outcome == "failed" { red() } else { Style::new() };
         lines.push(format!("├─ check    {} {value} {}", check.name, paint(style, &check.outcome)));
     }
@@ -101,7 +101,7 @@ fn one(rollout: &RolloutView) -> Vec<String> {
 }
 
 fn arm(name: &str, arm: &ArmView) -> String {
-    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1}"));
+    let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
     #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
     let rate = match arm.requests {
         0 => "-".to_owned(),

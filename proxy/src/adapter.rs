@@ -143,10 +143,9 @@ impl ProxyHttp for Adapter {
         head: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
-        if !head.status.is_informational() || head.status == http::StatusCode::SWITCHING_PROTOCOLS {
-            if let Some(sent) = &mut context.sent {
-                sent.attempt.head(head.status.as_u16());
-            }
+        let is_final = !head.status.is_informational() || head.status == http::StatusCode::SWITCHING_PROTOCOLS;
+        if let Some(sent) = context.sent.as_mut().filter(|_| is_final) {
+            sent.attempt.head(head.status.as_u16());
         }
         Ok(())
     }

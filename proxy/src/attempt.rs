@@ -100,7 +100,8 @@ mod tests {
             source(&mut error);
             Some(error)
         };
-        let (up, down): (fn(&mut Error), fn(&mut Error)) = (Error::as_up, Error::as_down);
+        let up: fn(&mut Error) = Error::as_up;
+        let down: fn(&mut Error) = Error::as_down;
         for (status, error, expected) in [
             (Some(200), None, Outcome::Status(200)),
             (Some(503), None, Outcome::Status(503)),

@@ -15,6 +15,9 @@ use crate::plane::{DataPlane, Trip};
 use crate::ready::readiness;
 use crate::store::Store;
 
+/// Far enough away; a beat comes sooner.
+const NEVER_MS: u64 = 3_600_000;
+
 /// Whether a state that comes into force is in the store already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Backing {
@@ -40,7 +43,7 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         let now_ms = self.clock.now_ms();
         let idle = self.entries.values().filter(|entry| entry.is_idle());
         let due = idle.map(|entry| entry.due_ms()).filter(|due_ms| *due_ms > now_ms).min();
-        Duration::from_millis(due.map_or(u64::from(u32::MAX), |due_ms| due_ms - now_ms))
+        Duration::from_millis(due.map_or(NEVER_MS, |due_ms| due_ms - now_ms))
     }
 
     /// Begins the ticks that are due now.

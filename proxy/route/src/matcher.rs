@@ -42,6 +42,12 @@ pub enum StringMatch {
 #[error("{0}")]
 pub struct PatternError(Box<str>);
 
+/// The reason alone: the crate draws the pattern with a pointer over several lines, and the caller names the place.
+fn reason(error: &regex::Error) -> Box<str> {
+    let text = error.to_string();
+    text.rsplit("error: ").next().unwrap_or(&text).trim().into()
+}
+
 impl Match {
     /// Whether this request meets every condition.
     pub fn matches(&self, request: &impl RequestView) -> bool {
@@ -75,7 +81,7 @@ impl StringMatch {
             .size_limit(PATTERN_BYTES_MAX)
             .build()
             .map(Self::Regex)
-            .map_err(|error| PatternError(error.to_string().into()))
+            .map_err(|error| PatternError(reason(&error)))
     }
 
     fn matches(&self, value: &[u8]) -> bool {

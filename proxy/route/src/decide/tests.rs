@@ -91,7 +91,7 @@ fn a_forced_header_or_cookie_wins_over_the_coin() {
     check(header("X-Canary", exact("always")), &[("x-canary", "Always")], HIGH, (Arm::Primary, Drawn));
     check(header("X-Canary", exact("always")), &[], HIGH, (Arm::Primary, Drawn));
     check(header("cookie", cookie.clone()), &[("Cookie", "a=b;type=insider;c=d")], HIGH, (Arm::Canary, Forced));
-    check(header("cookie", cookie.clone()), &[("Cookie", "type=insiders")], HIGH, (Arm::Primary, Drawn));
+    check(header("cookie", cookie), &[("Cookie", "type=insiders")], HIGH, (Arm::Primary, Drawn));
     check(
         header("cookie", StringMatch::regex("a=1; b=2").expect("compiles")),
         &[("cookie", "a=1"), ("cookie", "b=2")],
