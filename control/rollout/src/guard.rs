@@ -34,7 +34,10 @@ pub fn brake(plan: &Plan, state: &State, brake: &Brake, now_ms: u64) -> Option<S
 
 /// Says once per run what the guard would have done, if it only observes.
 pub fn report(plan: &Plan, state: &State, brake: &Brake, now_ms: u64) -> Option<Step> {
-    let tells = plan.guard.mode == GuardMode::Observe && state.is_analysing() && state.rollout == brake.rollout && !state.reported;
+    let tells = plan.guard.mode == GuardMode::Observe
+        && state.is_analysing()
+        && state.rollout == brake.rollout
+        && !state.reported;
     tells.then(|| {
         let mut turn = Turn::new(plan, state.clone(), now_ms);
         turn.warning(format!("Guard observes only, it would roll back {}: {}", plan.canary, brake.message));

@@ -11,6 +11,7 @@
 #![warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
 
 mod desired;
+mod exact;
 mod guard;
 mod needs;
 mod notice;

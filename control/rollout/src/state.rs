@@ -66,9 +66,9 @@ pub enum Judging {
     /// Not at all: no canary, or both arms run one revision.
     Off,
     /// At the wide tolerance of the warm-up, given as a share of requests.
-    WarmUp(f64),
+    WarmUp(#[serde(with = "crate::exact")] f64),
     /// At the plan's tolerance, as a share of requests.
-    Full(f64),
+    Full(#[serde(with = "crate::exact")] f64),
 }
 
 /// Why the guard took a canary out of traffic.
@@ -79,6 +79,7 @@ pub struct Trip {
     /// When, in milliseconds since 1970.
     pub at_ms: u64,
     /// The evidence at that moment, as ln E.
+    #[serde(with = "crate::exact")]
     pub ln_e: f64,
     /// The same in words.
     pub message: String,
@@ -154,7 +155,12 @@ impl State {
     pub fn is_analysing(&self) -> bool {
         match self.phase {
             Phase::Progressing | Phase::Waiting | Phase::WaitingPromotion => true,
-            Phase::Initializing | Phase::Initialized | Phase::Promoting | Phase::Finalising | Phase::Succeeded | Phase::Failed => false,
+            Phase::Initializing
+            | Phase::Initialized
+            | Phase::Promoting
+            | Phase::Finalising
+            | Phase::Succeeded
+            | Phase::Failed => false,
         }
     }
 }

@@ -49,9 +49,11 @@ pub fn step(plan: &Plan, mut state: State, seen: Observation) -> Step {
     state.ticked_ms = seen.now_ms;
     let deadline = Deadline { now_ms: seen.now_ms, length_ms: plan.progress_deadline_ms };
     let asked = needs(plan, &state);
-    let seen_if = |asked: bool, readiness| if asked { readiness } else { Readiness::Ready };
-    let primary = deadline.judge(seen_if(asked.primary, seen.primary), &mut state.primary_unready_since_ms);
-    let canary = deadline.judge(seen_if(asked.canary, seen.canary), &mut state.canary_unready_since_ms);
+    let judge_if = |asked: bool, seen: Readiness, since_ms: &mut Option<u64>| {
+        if asked { deadline.judge(seen, since_ms) } else { Readiness::Ready }
+    };
+    let primary = judge_if(asked.primary, seen.primary, &mut state.primary_unready_since_ms);
+    let canary = judge_if(asked.canary, seen.canary, &mut state.canary_unready_since_ms);
     let turn = Turn::new(plan, state, seen.now_ms);
     match turn.state.phase {
         Phase::Initializing => initialise(turn, primary),
@@ -66,11 +68,11 @@ pub fn step(plan: &Plan, mut state: State, seen: Observation) -> Step {
 fn initialise(mut turn: Turn<'_>, primary: Readiness) -> Step {
     let revision = turn.plan.revision.clone();
     if is_moving(turn.plan, &turn.state) && !turn.plan.skip_analysis {
-        turn.move_primary(Some(revision.clone()));
+        turn.move_primary(revision.clone());
         turn.enter(Phase::Initializing);
         return turn.hold(format!("the primary takes on revision {revision}"));
     }
-    turn.move_primary(Some(revision.clone()));
+    turn.move_primary(revision.clone());
     match primary {
         Readiness::Waiting(why) => wait_for_primary(turn, &why),
         Readiness::Dead(why) => {
@@ -107,10 +109,14 @@ fn watch_for_news(turn: Turn<'_>, primary: Readiness) -> Step {
 fn take_over_from_canary(mut turn: Turn<'_>, primary: Readiness) -> Step {
     let (is_restored, is_revert) = (turn.state.primary == turn.state.promoted, is_revert(&turn));
     match primary {
-        Readiness::Ready if is_restored || !is_revert => take_up(turn),
+        Readiness::Ready if is_restored || !is_revert => {
+            turn.normal("Routing all traffic to primary".to_owned());
+            take_up(turn)
+        }
         Readiness::Waiting(why) | Readiness::Dead(why) if is_restored => wait_for_primary(turn, &why),
         Readiness::Ready | Readiness::Waiting(_) | Readiness::Dead(_) => {
-            let promoted = turn.state.promoted.clone();
+            let promoted = turn.state.promoted.clone().expect("no run begins before a first revision is promoted");
+            turn.normal(format!("Restoring {} to revision {promoted}", turn.plan.primary_name()));
             turn.move_primary(promoted);
             turn.hold("all traffic stays on the canary until the primary is back at the promoted revision")
         }
@@ -122,7 +128,7 @@ fn take_up(mut turn: Turn<'_>) -> Step {
     if is_revert(&turn) {
         // Nothing to roll out, but the abandoned revision may come again later.
         turn.state.applied = Some(turn.plan.revision.clone());
-        turn.move_primary(Some(turn.plan.revision.clone()));
+        turn.move_primary(turn.plan.revision.clone());
         turn.state.hold = None;
         if turn.state.weight > Weight::ZERO {
             turn.set_weight(Weight::ZERO);
@@ -172,7 +178,10 @@ fn analyse(mut turn: Turn<'_>, primary: Readiness, canary: Readiness, verdict: O
         return turn.roll_back();
     }
     if turn.state.weight == Weight::ZERO {
-        turn.normal(format!("Starting canary analysis for {}", turn.plan.target_name()));
+        // A weight fixed at 0 never starts; saying so on every tick would be noise.
+        if turn.plan.strategy.after(Weight::ZERO) != Next::Nothing {
+            turn.normal(format!("Starting canary analysis for {}", turn.plan.target_name()));
+        }
         return advance(turn);
     }
     match verdict {
@@ -193,7 +202,7 @@ fn advance(mut turn: Turn<'_>) -> Step {
     match turn.plan.strategy.after(turn.state.weight) {
         Next::Weight(weight) => {
             turn.normal(format!("Advance {} canary weight {weight}", turn.plan.canary));
-            turn.state.hold = None;
+            turn.enter(Phase::Progressing);
             turn.set_weight(weight);
             turn.done()
         }
@@ -212,7 +221,7 @@ fn copy_to_primary(turn: &mut Turn<'_>) {
     turn.normal(format!("Copying {} template spec to {}", turn.plan.target_name(), turn.plan.primary_name()));
     // What was analysed is promoted, even if the target has moved on since.
     let analysed = turn.applied();
-    turn.move_primary(Some(analysed));
+    turn.move_primary(analysed);
 }
 
 fn promote(mut turn: Turn<'_>, primary: Readiness, canary: Readiness) -> Step {
@@ -261,7 +270,6 @@ fn succeed(mut turn: Turn<'_>) -> Step {
 fn fail_promotion(mut turn: Turn<'_>, why: &str) -> Step {
     turn.warning(format!("Promotion of {} failed, primary not ready: {why}", turn.plan.target_name()));
     turn.enter(Phase::Failed);
-    turn.forget_unreadiness();
     turn.set_weight(Weight::FULL);
     turn.hold(format!("the promotion failed, all traffic is on the canary: {why}"))
 }
@@ -272,7 +280,7 @@ fn revert(mut turn: Turn<'_>) -> Step {
     turn.warning(format!("Rolling back {} target was reverted to the promoted revision {revision}", turn.plan.canary));
     turn.state.applied = Some(revision.clone());
     // A run may have begun while the primary still served what a broken-off promotion gave it.
-    turn.move_primary(Some(revision));
+    turn.move_primary(revision);
     turn.roll_back()
 }
 

@@ -48,7 +48,8 @@ impl<'a> Turn<'a> {
     }
 
     /// Gives the primary a revision. How long it was unready says nothing about another one.
-    pub(crate) fn move_primary(&mut self, revision: Option<Revision>) {
+    pub(crate) fn move_primary(&mut self, revision: Revision) {
+        let revision = Some(revision);
         if self.state.primary != revision {
             self.state.primary = revision;
             self.state.primary_unready_since_ms = None;
@@ -65,6 +66,8 @@ impl<'a> Turn<'a> {
         self.state.reported = false;
         self.state.trip = None;
         self.state.warm_up_until_ms = None;
+        // Nobody watches the arms between runs, so every run counts from its own begin.
+        self.state.primary_unready_since_ms = None;
         self.state.canary_unready_since_ms = None;
         self.set_weight(Weight::ZERO);
     }
@@ -103,15 +106,8 @@ impl<'a> Turn<'a> {
         self.warning(format!("Canary failed! Scaling down {}", self.plan.canary));
         self.enter(Phase::Failed);
         self.state.failed_checks = 0;
-        self.forget_unreadiness();
         self.set_weight(Weight::ZERO);
         self.done()
-    }
-
-    /// Nobody watches the arms between runs, so a later run counts from its own begin.
-    pub(crate) fn forget_unreadiness(&mut self) {
-        self.state.primary_unready_since_ms = None;
-        self.state.canary_unready_since_ms = None;
     }
 
     /// The revision of the run, which a run always has.

@@ -95,7 +95,7 @@ pub enum Unacceptable {
     Table(#[from] serin_route::TableError),
     /// A version that serves is gone.
     #[error(
-        "canary {canary} serves version {revision:?} of backend {target} now, and it is no longer listed; list it under versions until another one is promoted"
+        "canary {canary} serves version \"{revision}\" of backend {target} now, and it is no longer listed; list it under versions until another one is promoted"
     )]
     MissingVersion {
         /// Whose.
@@ -215,7 +215,7 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         let mut former = std::mem::take(&mut self.entries);
         for (key, (workload, _)) in next {
             let entry = match former.remove(&key) {
-                Some(entry) => Entry { workload, ..entry },
+                Some(entry) => entry.reconfigured(workload),
                 None => Entry::new(workload, self.parked.remove(&key), now_ms),
             };
             self.entries.insert(key, entry);
@@ -308,3 +308,6 @@ fn check_versions(workload: &Workload, state: &serin_rollout::State) -> Result<(
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,6 +103,15 @@ impl Entry {
         }
     }
 
+    /// The same canary under another plan. Facts that the former plan asked for are no longer waited for.
+    pub(crate) fn reconfigured(self, workload: Workload) -> Self {
+        let busy = match self.busy {
+            Busy::Observing(_) => Busy::No,
+            busy => busy,
+        };
+        Self { workload, busy, ..self }
+    }
+
     /// Puts a state in force. What was measured of a former step or run is no longer looked at.
     pub(crate) fn put_in_force(&mut self, state: State, now_ms: u64) {
         let (epoch, is_new_run) = (state.epoch.id, state.rollout != self.state.rollout);

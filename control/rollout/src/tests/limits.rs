@@ -128,7 +128,11 @@ fn waiting() -> Readiness {
 #[test]
 fn a_deadline_is_over_when_its_last_millisecond_has_passed() {
     use Phase::{Failed, Progressing};
-    check_deadline(1000, &[(500, waiting()), (1499, waiting()), (1500, waiting())], &[Progressing, Progressing, Failed]);
+    check_deadline(
+        1000,
+        &[(500, waiting()), (1499, waiting()), (1500, waiting())],
+        &[Progressing, Progressing, Failed],
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //!   canary waiting: TEXT            from now on it is seen like this; also `primary`, `dead`, and `canary ready`
 //!   guard crosses: TEXT             evidence passes its limit
 //!   seconds 10                      time passes, without a tick
-//!   steps 20 to 60 / steps 10 50    the plan is edited; also `threshold 2`, `skip on`, `guard observe`
+//!   steps 20 to 60 / steps 10 50    the plan is edited; also `fixed 30`, `threshold 2`, `skip on`, `guard off`
 //!   restart                         the state is written down and read back
 //!   # TEXT                          is for the reader
 //! ```
@@ -17,7 +17,7 @@ use serin_analysis::Verdict;
 use serin_measure::Arm;
 
 use super::{revision, weight};
-use crate::{GuardMode, Readiness, Revision, Steps, Weight};
+use crate::{GuardMode, Readiness, Revision, Steps, Strategy, Weight};
 
 /// What a line says.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +35,7 @@ pub(super) enum Happening {
 /// A change to the plan other than a release.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Edit {
-    Steps(Steps),
+    Strategy(Strategy),
     Threshold(u32),
     Skip(bool),
     Guard(GuardMode),
@@ -69,10 +69,12 @@ pub(super) fn parse(line: &str) -> Happening {
 #[track_caller]
 fn edit(words: &[&str], line: &str) -> Edit {
     let percent = |word: &str| -> Weight { weight(number(word, line)) };
+    let weighted = |steps: Steps| Edit::Strategy(Strategy::Weighted(steps));
     match words {
-        ["steps", step, "to", max] => Edit::Steps(Steps::by(percent(step), percent(max)).expect("steps move")),
+        ["fixed", weight] => Edit::Strategy(Strategy::Fixed(percent(weight))),
+        ["steps", step, "to", max] => weighted(Steps::by(percent(step), percent(max)).expect("steps move")),
         ["steps", listed @ ..] => {
-            Edit::Steps(Steps::listed(listed.iter().map(|word| percent(word)).collect()).expect("steps rise"))
+            weighted(Steps::listed(listed.iter().map(|word| percent(word)).collect()).expect("steps rise"))
         }
         ["threshold", checks] => Edit::Threshold(number(checks, line).try_into().expect("a threshold is small")),
         ["skip", "on"] => Edit::Skip(true),

@@ -4,9 +4,7 @@ use serin_analysis::Verdict;
 use serin_measure::Arm;
 
 use super::script::{Edit, Happening, parse};
-use crate::{
-    Brake, Notice, Observation, Plan, Readiness, State, Step, Strategy, brake, narrow, needs, news, report, step,
-};
+use crate::{Brake, Notice, Observation, Plan, Readiness, State, Step, brake, narrow, needs, news, report, step};
 
 /// When scripts begin, in milliseconds since 1970. Any time will do.
 const BEGIN_MS: u64 = 1_000_000;
@@ -78,13 +76,9 @@ impl Stage {
         beats
     }
 
-    pub(super) fn now_ms(&self) -> u64 {
-        self.now_ms
-    }
-
     fn edit(&mut self, edit: Edit) {
         match edit {
-            Edit::Steps(steps) => self.plan.strategy = Strategy::Weighted(steps),
+            Edit::Strategy(strategy) => self.plan.strategy = strategy,
             Edit::Threshold(threshold) => self.plan.threshold = threshold,
             Edit::Skip(skip) => self.plan.skip_analysis = skip,
             Edit::Guard(mode) => self.plan.guard.mode = mode,

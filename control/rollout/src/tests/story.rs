@@ -85,6 +85,11 @@ fn checklist_82_a_maximum_between_two_steps_is_passed_by_the_last_one() {
 }
 
 #[test]
+fn a_fixed_weight_is_held_and_never_promoted() {
+    check("fixed_weight");
+}
+
+#[test]
 fn checklist_90_editing_listed_weights_in_mid_run_goes_on_with_the_next_one_above() {
     check("listed_weights_edited");
 }

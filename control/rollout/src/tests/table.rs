@@ -74,7 +74,11 @@ const EVENTS: [Event; 16] = [
     event("new revision", "release v4"),
     event("promoted one again", "release v1"),
     Event { prepare: |state| state.failed_checks = 2, ..event("threshold reached", "tick") },
-    Event { applies: State::is_analysing, prepare: |state| state.weight = weight(60), ..event("at maximum weight", "tick") },
+    Event {
+        applies: State::is_analysing,
+        prepare: |state| state.weight = weight(60),
+        ..event("at maximum weight", "tick")
+    },
     event("skipAnalysis", "skip on\n tick"),
     event("skip, canary dead", "skip on\n canary dead: C\n tick"),
     event("guard crosses", "guard crosses: G"),
@@ -134,14 +138,16 @@ fn row(event: &Event, mut stage: Stage) -> (String, Phase) {
     }
     let after = &stage.state;
     let name = event.name;
-    if notices.is_empty() && State { ticked_ms: before.ticked_ms, ..after.clone() } == before {
+    if notices.is_empty() && before == (State { ticked_ms: before.ticked_ms, ..after.clone() }) {
         return (format!("  {name:<18} |"), after.phase);
     }
     let primary = desired(&stage.plan, after).primary;
     let judging = judging_word(after.epoch.judging);
-    let columns =
-        format!("  {name:<18} | {:<12} {:>3} {} {primary} {judging:<7}", after.phase, after.weight, after.failed_checks);
-    let news = said(&before, after, &notices).join(&format!("\n  {:<18} |{:26}   | ", "", ""));
+    let columns = format!(
+        "  {name:<18} | {:<16} {:>3} {} {primary} {judging:<7}",
+        after.phase, after.weight, after.failed_checks
+    );
+    let news = said(&before, after, &notices).join(&format!("\n  {:<18} |{:33} | ", "", ""));
     (format!("{columns} | {news}").trim_end().to_owned(), after.phase)
 }
 

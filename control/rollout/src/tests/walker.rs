@@ -29,6 +29,8 @@ pub(super) enum Move {
 /// A canary on its way.
 pub(super) struct Walker {
     rng: Rng,
+    /// How often an arm is not ready for the time being, in 32 looks.
+    unready: u8,
     pub(super) plan: Plan,
     pub(super) state: State,
     twin: State,
@@ -50,15 +52,19 @@ impl Walker {
         let mut plan = plan();
         plan.threshold = rng.u32(1..=THRESHOLD_MAX);
         plan.skip_analysis = rng.u8(..) < 16;
-        plan.strategy = Strategy::Weighted(any_steps(&mut rng));
+        plan.strategy = any_strategy(&mut rng);
         plan.guard.tolerance = rng.f64() * 0.3;
         let state = State::new(0);
-        Self { rng, plan, twin: state.clone(), state, now_ms: 0 }
+        let unready = any_mood(&mut rng);
+        Self { rng, unready, plan, twin: state.clone(), state, now_ms: 0 }
     }
 
     /// Lets something happen.
     pub(super) fn walk(&mut self) -> Moved {
         self.now_ms += self.rng.u64(0..60_000);
+        if self.rng.u8(..8) == 0 {
+            self.unready = any_mood(&mut self.rng);
+        }
         let what = self.any_move();
         let before = self.state.clone();
         let twin = move_on(&self.plan, &what, restarted(&self.twin), self.now_ms);
@@ -70,7 +76,7 @@ impl Walker {
 
     /// Any facts, for another look at the same moment.
     pub(super) fn any_facts(&mut self) -> Observation {
-        let (primary, canary) = (any_readiness(&mut self.rng), any_readiness(&mut self.rng));
+        let (primary, canary) = (self.any_readiness(), self.any_readiness());
         let verdict = match self.rng.u8(..8) {
             0 => Some(Verdict::Halt { message: "failed".to_owned() }),
             1 => Some(Verdict::Wait { reason: "cannot tell".to_owned() }),
@@ -78,6 +84,14 @@ impl Walker {
             _ => Some(Verdict::Pass),
         };
         Observation { now_ms: self.now_ms, primary, canary, verdict }
+    }
+
+    fn any_readiness(&mut self) -> Readiness {
+        match self.rng.u8(..32) {
+            look if look >= self.unready => Readiness::Ready,
+            look if look % 2 == 0 => Readiness::Dead("dead".to_owned()),
+            _ => Readiness::Waiting("waiting".to_owned()),
+        }
     }
 
     fn any_move(&mut self) -> Move {
@@ -105,7 +119,7 @@ impl Walker {
 
     fn edit(&mut self) {
         match self.rng.u8(..4) {
-            0 => self.plan.strategy = Strategy::Weighted(any_steps(&mut self.rng)),
+            0 => self.plan.strategy = any_strategy(&mut self.rng),
             1 => self.plan.guard.mode = [GuardMode::Enforce, GuardMode::Observe, GuardMode::Off][self.rng.usize(..3)],
             2 => self.plan.guard.tolerance = self.rng.f64() * 0.3,
             _ => self.plan.skip_analysis = self.rng.u8(..4) == 0,
@@ -133,22 +147,23 @@ fn restarted(state: &State) -> State {
     serde_json::from_str(&saved).expect("and read back")
 }
 
-fn any_readiness(rng: &mut Rng) -> Readiness {
-    match rng.u8(..32) {
-        0 => Readiness::Dead("dead".to_owned()),
-        1..4 => Readiness::Waiting("waiting".to_owned()),
-        _ => Readiness::Ready,
-    }
+/// Mostly well, with hiccups, or down: a share of 32 looks.
+fn any_mood(rng: &mut Rng) -> u8 {
+    [0, 0, 0, 2, 4, 28][rng.usize(..6)]
 }
 
-fn any_steps(rng: &mut Rng) -> Steps {
-    if rng.bool() {
-        return Steps::by(weight(rng.u64(5..=50)), weight(rng.u64(1..=100))).expect("neither is 0");
-    }
+fn any_strategy(rng: &mut Rng) -> Strategy {
     let mut weights: Vec<_> = (0..4).map(|_| weight(rng.u64(1..=100))).collect();
-    weights.sort_unstable();
-    weights.dedup();
-    Steps::listed(weights).expect("sorted, each once, none 0")
+    let steps = match rng.u8(..16) {
+        0 => return Strategy::Fixed(weight(rng.u64(0..=100))),
+        1..8 => Steps::by(weight(rng.u64(5..=50)), weights[0]),
+        _ => {
+            weights.sort_unstable();
+            weights.dedup();
+            Steps::listed(weights)
+        }
+    };
+    Strategy::Weighted(steps.expect("no weight is 0, and listed ones are sorted, each once"))
 }
 
 fn any_slice(rng: &mut Rng) -> Slice {

@@ -42,11 +42,13 @@ fn workload(spec: &str, analysis: &str) -> Workload {
 #[track_caller]
 fn problems(spec: &str, analysis: &str, expected: &[&str]) {
     let found = interpreted(&[BACKEND, &canary(spec, analysis)]).problems;
-    let found: Vec<_> = found.iter().map(|p| format!("{}: {}", p.path.clone().unwrap_or_default(), p.message)).collect();
+    let found: Vec<_> =
+        found.iter().map(|p| format!("{}: {}", p.path.clone().unwrap_or_default(), p.message)).collect();
     assert_eq!(found, expected);
 }
 
-const RATE: &str = "stepWeight: 20\nmaxWeight: 60\nmetrics:\n- name: request-success-rate\n  thresholdRange: {min: 99}\n";
+const RATE: &str =
+    "stepWeight: 20\nmaxWeight: 60\nmetrics:\n- name: request-success-rate\n  thresholdRange: {min: 99}\n";
 
 #[test]
 fn a_canary_and_its_backend_are_a_workload_and_a_deployment_is_taken_for_the_backend() {
@@ -58,7 +60,10 @@ fn a_canary_and_its_backend_are_a_workload_and_a_deployment_is_taken_for_the_bac
     assert_eq!((plan.interval_ms, plan.threshold, plan.progress_deadline_ms), (10_000, 3, 60_000));
     let weight = |percent| Weight::new(percent).expect("a weight");
     assert_eq!(plan.strategy, Strategy::Weighted(Steps::By { step: weight(20), max: weight(60) }));
-    assert_eq!((plan.checks[0].kind, plan.checks[0].range.min, plan.checks[0].interval_ms), (CheckKind::SuccessRate, Some(99.0), 60_000));
+    assert_eq!(
+        (plan.checks[0].kind, plan.checks[0].range.min, plan.checks[0].interval_ms),
+        (CheckKind::SuccessRate, Some(99.0), 60_000)
+    );
     assert_eq!(workload.routing.hosts, [Host::Exact("app.example.com".into())]);
     assert_eq!(workload.routing.addresses(&Revision("2".to_owned())).len(), 2);
 }
@@ -76,14 +81,18 @@ fn the_guard_follows_the_manifest_and_never_contradicts_it() {
     assert_eq!(with("guard: {mode: observe}\n"), (GuardMode::Observe, 0.01, 10_000));
     assert_eq!(with("guard: {mode: off}\n").0, GuardMode::Off);
     assert_eq!(with("guard: {tolerance: 5%, warmup: 2s}\n"), (GuardMode::Enforce, 0.05, 2_000));
-    assert_eq!(guard("stepWeight: 20\nmetrics:\n- {name: request-success-rate, threshold: 95}\n"), (GuardMode::Enforce, 0.05, 10_000));
+    assert_eq!(
+        guard("stepWeight: 20\nmetrics:\n- {name: request-success-rate, threshold: 95}\n"),
+        (GuardMode::Enforce, 0.05, 10_000)
+    );
 }
 
 #[test]
 fn checklist_172_the_older_threshold_is_a_minimum_for_rates_and_a_maximum_for_durations() {
     let analysis = "stepWeights: [1, 10, 100]\nmetrics:\n- {name: request-success-rate, threshold: 98}\n- {name: request-duration, threshold: 500, interval: 30s}\n- {name: request-duration}\n";
     let plan = workload("", analysis).plan;
-    let ranges: Vec<_> = plan.checks.iter().map(|check| (check.range.min, check.range.max, check.interval_ms)).collect();
+    let ranges: Vec<_> =
+        plan.checks.iter().map(|check| (check.range.min, check.range.max, check.interval_ms)).collect();
     assert_eq!(ranges, [(Some(98.0), None, 60_000), (None, Some(500.0), 30_000), (None, Some(0.0), 60_000)]);
 }
 
@@ -128,30 +137,48 @@ fn a_metric_without_a_builtin_name_query_or_template_is_refused() {
     problems(
         "",
         "stepWeight: 20\nmetrics:\n- {name: my-metric, thresholdRange: {max: 1}}\n",
-        &["spec.analysis.metrics[0].name: \"my-metric\" is no builtin check, and the metric has no query and no template"],
+        &[
+            "spec.analysis.metrics[0].name: \"my-metric\" is no builtin check, and the metric has no query and no template",
+        ],
     );
 }
 
 #[test]
 fn steps_have_to_arrive_somewhere() {
     let found = interpreted(&[BACKEND, &canary("", "stepWeights: [10, 50, 20]\n")]).problems;
-    assert!(found.iter().any(|p| p.severity == Severity::Error && p.message == "20 comes after 50; weights have to rise"), "{found:?}");
+    assert!(
+        found.iter().any(|p| p.severity == Severity::Error && p.message == "20 comes after 50; weights have to rise"),
+        "{found:?}"
+    );
     let found = interpreted(&[BACKEND, &canary("", "stepWeight: 0\n")]).problems;
-    assert!(found.iter().any(|p| p.severity == Severity::Error && p.message.starts_with("a step or maximum of 0 never moves")), "{found:?}");
+    assert!(
+        found
+            .iter()
+            .any(|p| p.severity == Severity::Error && p.message.starts_with("a step or maximum of 0 never moves")),
+        "{found:?}"
+    );
 }
 
 #[test]
 fn canaries_and_backends_have_to_go_together() {
     let lone = canary("", RATE);
-    let found = |documents: &[&str]| interpreted(documents).problems.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let found =
+        |documents: &[&str]| interpreted(documents).problems.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(
         found(&[&lone]),
-        ["serin.yaml:5:60: spec.targetRef.name: there is no Backend default/podinfo\n  help: add a document of kind Backend named podinfo that lists the versions and their endpoints"]
+        [
+            "serin.yaml:5:60: spec.targetRef.name: there is no Backend default/podinfo\n  help: add a document of kind Backend named podinfo that lists the versions and their endpoints"
+        ]
     );
     let second = canary("", RATE).replacen("{name: podinfo}", "{name: second}", 1);
     assert_eq!(found(&[BACKEND, &lone, &second]).len(), 1);
     assert!(found(&[BACKEND, &lone, &second])[0].contains("is the target of canary default/podinfo already"));
-    assert_eq!(found(&[BACKEND]), ["serin.yaml:4:18: warning: metadata.name: Backend default/podinfo has no Canary that targets it, so it gets no traffic"]);
+    assert_eq!(
+        found(&[BACKEND]),
+        [
+            "serin.yaml:4:18: warning: metadata.name: Backend default/podinfo has no Canary that targets it, so it gets no traffic"
+        ]
+    );
 }
 
 #[test]
@@ -169,5 +196,8 @@ fn two_canaries_that_answer_for_one_host_are_told_apart_or_refused() {
     let other = canary("", RATE).replace("podinfo", "other");
     let found = interpreted(&[BACKEND, &canary("", RATE), &other_backend, &other]).problems;
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].message.contains("answers for every host already") || found[0].message.contains("already; give each its own service.hosts"));
+    assert!(
+        found[0].message.contains("answers for every host already")
+            || found[0].message.contains("already; give each its own service.hosts")
+    );
 }
