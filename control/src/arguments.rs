@@ -35,7 +35,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "With files: the directory holds YAML documents of the kinds Canary (flagger.app/v1beta1), Backend, Listener and\nSettings (serin.dev/v1alpha1). They are watched: point a Backend's release at another version, and a rollout starts.\n\nWithout files: --primary, --canary and --weight split traffic at a fixed weight and measure both versions.\n\nSIGTERM drains: readiness goes first, then the listeners close, then requests in flight get a bounded time to end."
+    after_help = "With files: the directory holds YAML documents of the kinds Canary (flagger.app/v1beta1), Backend, Listener and Settings (serin.dev/v1alpha1). They are watched: point a Backend's release at another version, and a rollout starts.\n\nWithout files: --primary, --canary and --weight split traffic at a fixed weight and measure both versions.\n\nSIGTERM drains: readiness goes first, then the listeners close, then requests in flight get a bounded time to end. SERIN_LOG sets log levels, such as debug."
 )]
 pub(crate) struct RunArguments {
     /// Directory with the configuration, watched while running.

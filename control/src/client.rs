@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serin_runtime::admin::rollouts::{Problem, RolloutList, RolloutView};
 
 /// How long an answer may take: it is made from memory, and on this machine.
@@ -40,11 +40,12 @@ impl Client {
 
     async fn get(&self, path: &str) -> Result<reqwest::Response> {
         let url = format!("http://{}{path}", self.admin);
-        self.http.get(url).send().await.with_context(|| {
-            format!(
+        self.http.get(url).send().await.map_err(|error| match error.is_connect() {
+            true => anyhow!(
                 "no Serin answers on {}: start one with `serin run`, or name its admin address with --admin",
                 self.admin
-            )
+            ),
+            false => anyhow!(error).context(format!("Serin on {} did not answer", self.admin)),
         })
     }
 }

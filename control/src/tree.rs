@@ -7,8 +7,6 @@ use serin_runtime::admin::rollouts::{ArmView, EvidenceView, RolloutList, Rollout
 const BAR_WIDTH: usize = 20;
 /// Events shown per rollout.
 const EVENTS_SHOWN: usize = 6;
-/// Width where the terminal does not tell, in characters.
-const WIDTH_DEFAULT: usize = 100;
 
 /// How to draw.
 #[derive(Debug, Clone, Copy)]
@@ -18,10 +16,11 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// As wide as the terminal. Colours are taken away on the way out where they do not belong.
+    /// As wide as the terminal, and uncut where there is none. Colours are taken away on the way out where they do not
+    /// belong.
     pub(crate) fn here() -> Self {
         let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
-        Self { width: size.map(|size| usize::from(size.ws_col)).filter(|width| *width > 0).unwrap_or(WIDTH_DEFAULT) }
+        Self { width: size.map(|size| usize::from(size.ws_col)).filter(|width| *width > 0).unwrap_or(usize::MAX) }
     }
 }
 
@@ -87,7 +86,8 @@ fn one(rollout: &RolloutView) -> Vec<String> {
     if let Some(alarm) = &rollout.alarm {
         lines.push(format!("├─ {}", paint(red(), &format!("ALARM    {alarm}"))));
     }
-    if let Some(holds) = &rollout.holds {
+    // After a trip the guard's line has said it already.
+    if let Some(holds) = rollout.holds.as_ref().filter(|_| rollout.evidence.trip.is_none()) {
         lines.push(format!("├─ holds    {holds}"));
     }
     lines.push("└─ events".to_owned());

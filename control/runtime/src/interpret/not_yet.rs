@@ -73,7 +73,7 @@ pub(super) fn refusals(canary: &Located<Canary>) -> Vec<Problem> {
     let document = canary.document.to_json();
     let mut problems = Vec::new();
     for path in NOT_YET.iter().flat_map(|pattern| set_paths(&document, pattern)) {
-        let message = format!("{path} is not honoured by this version of Serin yet");
+        let message = "not honoured by this version of Serin yet".to_owned();
         let help = "remove it, or wait for a version that honours it; it is never ignored in silence".to_owned();
         problems.push(canary.problem_at(&path, message, Some(help)));
     }

@@ -113,12 +113,12 @@ fn what_is_not_honoured_yet_is_refused_with_its_path() {
         "suspend: true\nskipAnalysis: false\nservice: {port: 80, retries: {attempts: 3}, timeout: 5s, appProtocol: http}",
         "stepWeight: 20\nmirror: false\nstepWeightPromotion: 10\nmetrics:\n- {name: up, query: up}\n- {name: other, templateRef: {name: z}}\nwebhooks: []\n",
         &[
-            "spec.suspend: spec.suspend is not honoured by this version of Serin yet",
-            "spec.service.retries: spec.service.retries is not honoured by this version of Serin yet",
-            "spec.service.timeout: spec.service.timeout is not honoured by this version of Serin yet",
-            "spec.analysis.stepWeightPromotion: spec.analysis.stepWeightPromotion is not honoured by this version of Serin yet",
-            "spec.analysis.metrics[0].query: spec.analysis.metrics[0].query is not honoured by this version of Serin yet",
-            "spec.analysis.metrics[1].templateRef: spec.analysis.metrics[1].templateRef is not honoured by this version of Serin yet",
+            "spec.suspend: not honoured by this version of Serin yet",
+            "spec.service.retries: not honoured by this version of Serin yet",
+            "spec.service.timeout: not honoured by this version of Serin yet",
+            "spec.analysis.stepWeightPromotion: not honoured by this version of Serin yet",
+            "spec.analysis.metrics[0].query: not honoured by this version of Serin yet",
+            "spec.analysis.metrics[1].templateRef: not honoured by this version of Serin yet",
         ],
     );
 }
