@@ -48,7 +48,7 @@ pub async fn serve<P: DataPlane>(
 
 async fn ready<P: DataPlane>(State(sources): State<Arc<Sources<P>>>) -> Response {
     let posting = sources.board.read();
-    match (posting.ready, posting.draining) {
+    match (posting.ready, sources.board.is_draining()) {
         (true, false) => (StatusCode::OK, "OK").into_response(),
         (_, true) => (StatusCode::SERVICE_UNAVAILABLE, "draining").into_response(),
         (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "no table yet").into_response(),

@@ -5,9 +5,9 @@ use std::time::Duration;
 use serin_analysis::{GuardReport, Stake};
 use serin_measure::{Arm, CanaryKey};
 use serin_rollout::{
-    Brake, GuardMode, Observation, Readiness, Step, brake, desired, narrow, needs, news, report, step,
+    Brake, GuardMode, Observation, Readiness, State, Step, brake, desired, narrow, needs, news, report, step,
 };
-use tracing::{error, info};
+use tracing::{error, info, info_span};
 
 use crate::controller::{Controller, Message};
 use crate::entry::{Busy, Entry, Pending, events};
@@ -215,9 +215,10 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
     pub(crate) fn put_in_force(&mut self, key: &CanaryKey, mut step: Step, now_ms: u64, backing: Backing) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         let told = events(&step.notices, now_ms);
-        for event in &told {
-            info!(canary = %key, phase = %step.state.phase, weight = %step.state.weight, rollout = step.state.rollout, "{}", event.message);
-        }
+        let (namespace, name) = (key.namespace(), key.name());
+        let State { phase, weight, rollout, .. } = &step.state;
+        let span = info_span!("rollout", namespace, name, %phase, %weight, run = rollout);
+        span.in_scope(|| told.iter().for_each(|event| info!("{}", event.message)));
         if step.state.phase != entry.state.phase {
             let ended = self.tally.ended.entry(key.clone()).or_default();
             ended.count(step.state.phase, entry.workload.plan.skip_analysis);

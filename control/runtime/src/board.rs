@@ -1,13 +1,14 @@
 //! What people and tools may see of the control loop, published as a whole and never waited for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use prometheus::{HistogramOpts, HistogramVec};
 use serin_analysis::CheckResult;
 use serin_measure::{CanaryKey, EpochId};
 use serin_rollout::{Phase, Plan, State};
-use std::sync::Arc;
 
 use crate::store::Event;
 
@@ -15,6 +16,7 @@ use crate::store::Event;
 #[derive(Debug)]
 pub struct Board {
     posting: RwLock<Arc<Posting>>,
+    draining: AtomicBool,
     tick_seconds: HistogramVec,
 }
 
@@ -23,8 +25,6 @@ pub struct Board {
 pub struct Posting {
     /// Whether the first table is in force.
     pub ready: bool,
-    /// Whether the process is ending.
-    pub draining: bool,
     /// The number of the table in force.
     pub generation: u64,
     /// Every canary.
@@ -80,7 +80,7 @@ impl Default for Board {
             HistogramOpts::new("flagger_canary_duration_seconds", "Time that an analysed tick took, in seconds.");
         let tick_seconds =
             HistogramVec::new(options, &["name", "namespace"]).expect("the name and the labels are valid");
-        Self { posting: RwLock::default(), tick_seconds }
+        Self { posting: RwLock::default(), draining: AtomicBool::new(false), tick_seconds }
     }
 }
 
@@ -102,8 +102,12 @@ impl Board {
 
     /// Says that the process is ending; readiness follows at once.
     pub fn drain(&self) {
-        let mut posting = self.posting.write();
-        *posting = Arc::new(Posting { draining: true, ..(**posting).clone() });
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the process is ending.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 }
 

@@ -262,7 +262,6 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         });
         self.board.post(Posting {
             ready: true,
-            draining: self.board.read().draining,
             generation: self.generation,
             canaries: canaries.collect(),
             refused_config: self.refused_config.clone(),
