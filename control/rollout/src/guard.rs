@@ -2,8 +2,7 @@
 
 use crate::plan::{GuardMode, Plan};
 use crate::state::{State, Trip};
-use crate::step::Step;
-use crate::turn::Turn;
+use crate::turn::{Step, Turn};
 
 /// Evidence that crossed its limit.
 #[derive(Debug, Clone, PartialEq)]

@@ -28,4 +28,5 @@ pub use needs::{Needs, needs, news};
 pub use notice::{Level, Notice};
 pub use plan::{Guard, GuardMode, Next, Plan, Steps, StepsError, Strategy, Target};
 pub use state::{Epoch, Judging, Phase, Revision, State, Trip, Weight, WeightOutOfRange};
-pub use step::{Observation, Readiness, Step, step};
+pub use step::{Observation, Readiness, step};
+pub use turn::Step;

@@ -5,10 +5,9 @@
 use serin_analysis::Verdict;
 
 use crate::needs::{has_changed, is_moving, needs};
-use crate::notice::Notice;
 use crate::plan::{Next, Plan};
 use crate::state::{Phase, Revision, State, Weight};
-use crate::turn::Turn;
+use crate::turn::{Step, Turn};
 
 /// Facts, as found just now.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,16 +31,6 @@ pub enum Readiness {
     Waiting(String),
     /// It never will, for this reason.
     Dead(String),
-}
-
-/// What a move leads to.
-#[derive(Debug, Clone, PartialEq)]
-#[must_use]
-pub struct Step {
-    /// The new state.
-    pub state: State,
-    /// What is to be told, in order.
-    pub notices: Vec<Notice>,
 }
 
 /// Takes one tick.

@@ -6,7 +6,16 @@ use serin_measure::EpochId;
 use crate::notice::{Level, Notice};
 use crate::plan::{GuardMode, Plan};
 use crate::state::{Epoch, Judging, Phase, Revision, State, Weight};
-use crate::step::Step;
+
+/// What a move leads to.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub struct Step {
+    /// The new state.
+    pub state: State,
+    /// What is to be told, in order.
+    pub notices: Vec<Notice>,
+}
 
 pub(crate) struct Turn<'a> {
     pub(crate) plan: &'a Plan,

@@ -28,8 +28,6 @@ use crate::workload::Workload;
 
 /// Time between two looks of the guard.
 const BEAT: Duration = Duration::from_millis(200);
-/// Evidence is saved at most this often, for all canaries together.
-pub(crate) const CHECKPOINT_MS: u64 = 1_000;
 /// Answers that wait for the loop; every canary waits for one at most, so this only bounds a burst.
 const INBOX_MAX: usize = 4_096;
 

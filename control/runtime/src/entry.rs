@@ -11,6 +11,8 @@ use crate::judge::Judge;
 use crate::store::{EVENTS_SHOWN_MAX, Event, Saved, Version};
 use crate::workload::Workload;
 
+/// Evidence is saved at most this often, for all canaries together.
+pub(crate) const CHECKPOINT_MS: u64 = 1_000;
 /// Events that wait for a store that cannot save. A rollback tells two; beyond this the oldest are lost, and counted.
 const UNSAVED_MAX: usize = 100;
 
@@ -78,7 +80,7 @@ impl Entry {
         let judged_ms = state.evidence.judged_ms();
         if judged_ms > 0 {
             // What was bet after the last checkpoint is unknown, so the stake that fell due then is burnt, never bet twice.
-            state.evidence = state.evidence.resumed(judged_ms + crate::controller::CHECKPOINT_MS);
+            state.evidence = state.evidence.resumed(judged_ms + CHECKPOINT_MS);
         }
         let mut judge = Judge::new(now_ms);
         judge.track(&state.epoch);

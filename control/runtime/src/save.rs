@@ -5,8 +5,8 @@ use serin_rollout::Step;
 use tracing::{error, info};
 
 use crate::beat::Backing;
-use crate::controller::{CHECKPOINT_MS, Controller, Message};
-use crate::entry::{Busy, Entry, Pending, events};
+use crate::controller::{Controller, Message};
+use crate::entry::{Busy, CHECKPOINT_MS, Entry, Pending, events};
 use crate::plane::DataPlane;
 use crate::store::{Event, Save, Store, StoreError, Swap};
 
