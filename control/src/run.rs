@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serin_config::{SettingsSpec, Severity};
+use serin_config::{Set, SettingsSpec, Severity};
 use serin_measure::BootId;
 use serin_proxy::{Bound, Edge, Settings};
 use serin_runtime::store::{Store as _, sqlite::Sqlite};
@@ -40,8 +40,8 @@ struct Start {
 
 /// Where workloads come from.
 enum Source {
-    /// A directory, with the hash of what was read from it.
-    Directory { path: PathBuf, state: PathBuf, seen: u64 },
+    /// A directory, with what was read from it.
+    Directory { path: PathBuf, state: PathBuf, set: Box<Set> },
     /// The command line.
     Arguments,
 }
@@ -90,9 +90,9 @@ fn prepare(arguments: &RunArguments) -> Result<Option<Start>> {
     if listen.is_empty() {
         listen.push(LISTEN_DEFAULT);
     }
-    let settings = set.settings.map(|settings| settings.value.spec).unwrap_or_default();
+    let settings = set.settings.as_ref().map(|settings| settings.value.spec.clone()).unwrap_or_default();
     let source =
-        Source::Directory { path: arguments.config.clone(), state: arguments.state.clone(), seen: set.content_hash };
+        Source::Directory { path: arguments.config.clone(), state: arguments.state.clone(), set: Box::new(set) };
     Ok(Some(Start { workloads: interpreted.workloads, settings, listen, source }))
 }
 
@@ -108,6 +108,9 @@ async fn serve(arguments: &RunArguments, start: Start) -> Result<Edge> {
     let (plane, board) = (Arc::new(Plane(bound.handle())), Arc::new(Board::default()));
     let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
 
+    if start.workloads.is_empty() {
+        tracing::warn!("there is no Canary in the configuration, so every request is answered with 404");
+    }
     let controller = Controller::start(Arc::new(store), plane.clone(), board.clone(), start.workloads).await?;
     let tell = controller.tell();
     let addresses = bound.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -116,8 +119,8 @@ async fn serve(arguments: &RunArguments, start: Start) -> Result<Edge> {
 
     tokio::spawn(pass_on_trips(tripped, tell.clone()));
     tokio::spawn(admin::serve(admin, board.clone(), plane.clone(), env!("CARGO_PKG_VERSION"), stop_admin.clone()));
-    if let Source::Directory { path, seen, .. } = start.source {
-        tokio::spawn(watch(path, seen, tell, stop.clone()));
+    if let Source::Directory { path, set, .. } = start.source {
+        tokio::spawn(watch(path, *set, tell, stop.clone()));
     }
     let mut control = tokio::spawn(controller.run(stop.clone()));
     tokio::select! {

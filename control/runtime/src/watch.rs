@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use serin_config::{Problem, Severity};
+use serin_config::{Problem, Set, Severity};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +22,7 @@ pub struct Reading {
     /// What it means.
     pub interpreted: Interpreted,
     /// The set it was read from.
-    pub set: serin_config::Set,
+    pub set: Set,
 }
 
 /// Reads a directory, looks up names, and says what it means. Blocks.
@@ -35,11 +35,11 @@ pub fn read(directory: &Path) -> std::io::Result<Reading> {
     Ok(Reading { interpreted, set })
 }
 
-/// Watches until told to stop. `seen` is the content hash of what is in force.
-pub async fn watch(directory: PathBuf, seen: u64, tell: Tell, stop: CancellationToken) {
+/// Watches until told to stop. `started_with` is what is in force.
+pub async fn watch(directory: PathBuf, started_with: Set, tell: Tell, stop: CancellationToken) {
     let (changed, mut changes) = mpsc::channel(1);
     let _watcher = start(&directory, changed);
-    let mut seen = seen;
+    let mut seen = started_with.content_hash;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -48,7 +48,7 @@ pub async fn watch(directory: PathBuf, seen: u64, tell: Tell, stop: Cancellation
             }
             () = tokio::time::sleep(POLL) => {}
         }
-        seen = reread(&directory, seen, &tell).await;
+        seen = reread(&directory, seen, &started_with, &tell).await;
     }
 }
 
@@ -67,7 +67,14 @@ fn start(directory: &Path, changed: mpsc::Sender<()>) -> Option<RecommendedWatch
         .ok()
 }
 
-async fn reread(directory: &Path, seen: u64, tell: &Tell) -> u64 {
+/// Whether two sets ask for the same listeners and the same process settings.
+fn same_process(one: &Set, other: &Set) -> bool {
+    let addresses = |set: &Set| set.listeners.iter().map(|l| l.value.spec.address.clone()).collect::<Vec<_>>();
+    let settings = |set: &Set| set.settings.as_ref().map(|settings| settings.value.spec.clone());
+    addresses(one) == addresses(other) && settings(one) == settings(other)
+}
+
+async fn reread(directory: &Path, seen: u64, started_with: &Set, tell: &Tell) -> u64 {
     let path = directory.to_owned();
     let reading = match tokio::task::spawn_blocking(move || read(&path)).await {
         Ok(Ok(reading)) => reading,
@@ -90,6 +97,11 @@ async fn reread(directory: &Path, seen: u64, tell: &Tell) -> u64 {
     } else {
         for warning in &interpreted.problems {
             tracing::warn!("{warning}");
+        }
+        if !same_process(started_with, &set) {
+            tracing::warn!(
+                "Listener and Settings documents are read at the start only: restart to use what was changed in them"
+            );
         }
         tell.configured(interpreted.workloads).await;
     }
