@@ -70,6 +70,9 @@ impl ProxyHttp for Adapter {
         session.set_read_timeout(Some(settings.downstream_read_timeout));
         session.set_write_timeout(Some(settings.downstream_write_timeout));
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+        // An HTTP/1.0 client does not know heads before the final one (RFC 9110 section 15.2).
+        let old = is_old(session);
+        session.set_ignore_info_resp(old);
         if self.draining.load(Ordering::Relaxed) {
             session.set_keepalive(None);
         } else if session.get_keepalive().is_some() {
@@ -150,6 +153,16 @@ impl ProxyHttp for Adapter {
         Ok(())
     }
 
+    /// The last look at a head before it is written.
+    async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, _: &mut Context) -> Result<()> {
+        // An HTTP/1.0 client knows no chunks (RFC 9112 section 6.1) and reads to the end of the connection instead.
+        let to_the_end = is_old(session) && head.remove_header(&http::header::TRANSFER_ENCODING).is_some();
+        if to_the_end {
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, _: &mut Context) -> FailToProxy {
         let error_code = status_of(error);
         if error_code > 0 && session.response_written().is_none_or(|head| head.status.is_informational()) {
@@ -172,6 +185,11 @@ impl ProxyHttp for Adapter {
     fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
         true
     }
+}
+
+/// Whether the client speaks HTTP/1.0.
+fn is_old(session: &Session) -> bool {
+    session.req_header().version < http::Version::HTTP_11
 }
 
 /// The status a client gets for an error; 0 if it is gone.
