@@ -70,6 +70,12 @@ impl ProxyHttp for Adapter {
         session.set_read_timeout(Some(settings.downstream_read_timeout));
         session.set_write_timeout(Some(settings.downstream_write_timeout));
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+        // Without it, a request sent before this one is answered makes Pingora break this one off. It is put back in
+        // `logging`: heads are read by us and not by Pingora, so what it has read ahead cannot be used, and the
+        // connection closes after this answer (RFC 9112 section 9.3.2 makes the client send the rest again). What
+        // follows an upgrade is no request.
+        let pipelining = !session.is_upgrade_req();
+        session.set_pipelining_enabled(pipelining);
         // An HTTP/1.0 client does not know heads before the final one (RFC 9110 section 15.2).
         let old = is_old(session);
         session.set_ignore_info_resp(old);
@@ -173,6 +179,7 @@ impl ProxyHttp for Adapter {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        session.set_pipelining_enabled(false);
         if let Some(sent) = &mut context.sent {
             sent.attempt.end(error);
             if let Some(error) = error {
