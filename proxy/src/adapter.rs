@@ -1,5 +1,6 @@
 //! Pingora's hooks, as thin as they can be: decide, attempt, answer. What they do is decided elsewhere.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use serin_measure::Arm;
 use serin_route::Unrouted;
 
 use crate::attempt::Attempt;
+use crate::connection::Taken;
 use crate::counts::{Counting, Refusal};
 use crate::settings::Settings;
 use crate::thread::{Desk, ThreadRoute};
@@ -64,6 +66,13 @@ impl ProxyHttp for Adapter {
 
     /// Pingora's default adds a compression module that is off.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    /// What it is given was left with the head by the connection, not by a request before.
+    fn on_connection_reuse(&self, _: &mut Session, _: &mut Context, left: Box<dyn Any + Send + Sync>) {
+        if let Some(taken) = left.downcast_ref::<Taken>() {
+            taken.set();
+        }
+    }
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
         let settings = &self.settings;

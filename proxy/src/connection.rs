@@ -1,7 +1,7 @@
 //! One client connection: within its limits, one head after the other, each handed to Pingora with the bytes that came.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
@@ -24,6 +24,17 @@ pub(crate) struct Connections {
     pub(crate) counting: Arc<Counting>,
     /// Woken whenever a connection of this thread ends.
     pub(crate) ended: Arc<Notify>,
+}
+
+/// Whether Pingora took a head for a request. It asks more of one than its syntax (two lengths that differ, two hosts),
+/// and answers 400 without telling anybody; the hook that it calls for every other head sets this.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Taken(Arc<AtomicBool>);
+
+impl Taken {
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// One open connection; counts it while it lives.
@@ -52,9 +63,10 @@ impl ServerApp for Connections {
             self.counting.refuse(Refusal::TooManyConnections);
             return None;
         };
+        let taken = Taken::default();
         let mut next = Some(ReusedHttpStream::new(stream, None));
         while let Some((stream, persistent)) = next.map(ReusedHttpStream::consume) {
-            next = self.one_request(stream, persistent, shutdown.clone()).await;
+            next = self.one_request(stream, persistent, &taken, shutdown.clone()).await;
         }
         None
     }
@@ -69,6 +81,7 @@ impl Connections {
         &self,
         mut stream: Stream,
         persistent: Option<HttpPersistentSettings>,
+        taken: &Taken,
         mut shutdown: ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let patience = Patience { idle: self.settings.keep_alive_timeout, head: self.settings.downstream_read_timeout };
@@ -92,7 +105,13 @@ impl Connections {
             persistent.apply_to_session(&mut session);
         }
         session.set_pipelined_prefix(bytes);
-        self.proxy.process_new_http(session, &shutdown).await
+        taken.0.store(false, Ordering::Relaxed);
+        session.set_connection_user_context(Some(Box::new(taken.clone())));
+        let next = self.proxy.process_new_http(session, &shutdown).await;
+        if !taken.0.load(Ordering::Relaxed) {
+            self.counting.refuse(Refusal::Malformed);
+        }
+        next
     }
 
     /// Counts what is no request, tells the client if that makes sense, and closes the connection.
