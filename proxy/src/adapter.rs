@@ -88,9 +88,7 @@ impl ProxyHttp for Adapter {
         // An HTTP/1.0 client does not know heads before the final one (RFC 9110 section 15.2).
         let old = is_old(session);
         session.set_ignore_info_resp(old);
-        if self.draining.load(Ordering::Relaxed) {
-            session.set_keepalive(None);
-        } else if session.get_keepalive().is_some() {
+        if session.get_keepalive().is_some() {
             session.set_keepalive(Some(settings.keep_alive_timeout.as_secs()));
         }
         Ok(())
@@ -172,7 +170,8 @@ impl ProxyHttp for Adapter {
     async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, _: &mut Context) -> Result<()> {
         // An HTTP/1.0 client knows no chunks (RFC 9112 section 6.1) and reads to the end of the connection instead.
         let to_the_end = is_old(session) && head.remove_header(&http::header::TRANSFER_ENCODING).is_some();
-        if to_the_end {
+        // Looked at here and not when the request came, so that an answer under way says it too.
+        if to_the_end || self.draining.load(Ordering::Relaxed) {
             session.set_keepalive(None);
         }
         Ok(())
