@@ -39,6 +39,8 @@ pub(crate) struct Entry {
     pub(crate) run_from: EpochId,
     /// Since when this process has seen the present step, in milliseconds since 1970.
     pub(crate) seen_since_ms: u64,
+    /// When this process put the present step in force, in milliseconds since 1970; 0 if another one did.
+    in_force_ms: u64,
     /// When saving may be tried again, in milliseconds since 1970.
     pub(crate) retry_ms: u64,
     /// What a person has to see to.
@@ -99,6 +101,7 @@ impl Entry {
             step_from: epoch,
             run_from: epoch,
             seen_since_ms: now_ms,
+            in_force_ms: 0,
             retry_ms: 0,
             alarm: None,
             checks: Vec::new(),
@@ -120,6 +123,7 @@ impl Entry {
         if state.step_since_ms != self.state.step_since_ms {
             self.step_from = epoch;
             self.seen_since_ms = now_ms;
+            self.in_force_ms = now_ms;
             self.history.clear();
             self.checks.clear();
         }
@@ -164,8 +168,11 @@ impl Entry {
     }
 
     /// When the next tick is due, in milliseconds since 1970.
+    ///
+    /// A weight gets its whole interval from when it came into force, which is after it was saved: a check that looked
+    /// sooner would find less than an interval's traffic, and of silence it could not say yet that it means something.
     pub(crate) fn due_ms(&self) -> u64 {
-        self.state.ticked_ms.saturating_add(self.workload.plan.interval_ms)
+        self.state.ticked_ms.max(self.in_force_ms).saturating_add(self.workload.plan.interval_ms)
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -192,4 +199,53 @@ pub(crate) fn events(notices: &[Notice], at_ms: u64) -> Vec<Event> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serin_measure::CanaryKey;
+    use serin_rollout::{Guard, GuardMode, Plan, Revision, Steps, Strategy, Target, Weight};
+    use serin_route::Audience;
+
+    use super::*;
+    use crate::workload::Routing;
+
+    fn entry() -> Entry {
+        let weight = |percent| Weight::new(percent).expect("a percentage");
+        let plan = Plan {
+            canary: CanaryKey::new("default", "podinfo"),
+            target: Target { kind: "Backend".to_owned(), name: "podinfo".to_owned() },
+            revision: Revision("6.0.1".to_owned()),
+            strategy: Strategy::Weighted(Steps::by(weight(20), weight(60)).expect("20 to 60 moves")),
+            skip_analysis: false,
+            threshold: 5,
+            interval_ms: 1_000,
+            progress_deadline_ms: 600_000,
+            checks: Vec::new(),
+            guard: Guard { mode: GuardMode::Enforce, tolerance: 0.01, warm_up_ms: 10_000 },
+        };
+        let routing =
+            Routing { hosts: Vec::new(), audience: Audience::Everyone, forced: Vec::new(), versions: BTreeMap::new() };
+        Entry::new(Workload { plan, routing }, None, 5_000)
+    }
+
+    /// When the tick after one at 10,000 ms is due, if that one set a weight or none and was saved at 10,400 ms.
+    #[track_caller]
+    fn check(sets_weight: bool, due_ms: u64) {
+        let mut entry = entry();
+        let mut state = State { ticked_ms: 10_000, ..entry.state.clone() };
+        if sets_weight {
+            state.step_since_ms = 10_000;
+        }
+        entry.put_in_force(state, 10_400);
+        assert_eq!(entry.due_ms(), due_ms);
+    }
+
+    #[test]
+    fn a_weight_that_took_long_to_save_has_a_whole_interval_of_traffic_before_it_is_checked() {
+        check(true, 11_400);
+        check(false, 11_000);
+    }
 }
