@@ -12,3 +12,5 @@ mod edge_tripwire;
 mod harness;
 mod lock;
 mod wire;
+mod loop_rollout;
+mod loop_stage;

@@ -17,9 +17,13 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `GET /api/v1/rollouts`.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Rollouts {
     /// One for each Canary.
     pub rollouts: Vec<Rollout>,
+    /// What is wrong with the configuration on disk, if it is refused and an older one is in force.
+    #[serde(default)]
+    pub refused_config: Vec<String>,
 }
 
 /// How far one rollout is.
@@ -55,9 +59,15 @@ pub struct Rollout {
     /// Counts this Canary's rollouts.
     #[serde(default)]
     pub rollout: u64,
-    /// Why the guard braked, if it did.
+    /// The epoch in force.
+    #[serde(default)]
+    pub epoch: u64,
+    /// What a person has to see to, such as a state that cannot be saved.
     #[serde(default)]
     pub alarm: Option<String>,
+    /// Whether the state in force is saved.
+    #[serde(default)]
+    pub saved: bool,
 }
 
 /// One side of the split.
@@ -129,14 +139,13 @@ impl Admin {
         String::from_utf8(answer.body.into()).with_context(|| format!("{path} is not text"))
     }
 
-    /// Every rollout.
+    /// Every rollout, and what is wrong with the configuration.
     ///
     /// # Errors
     /// If the page does not answer, or is not what its contract says.
-    pub async fn rollouts(self) -> Result<Vec<Rollout>> {
+    pub async fn rollouts(self) -> Result<Rollouts> {
         let page = self.page("/api/v1/rollouts").await?;
-        let Rollouts { rollouts } = serde_json::from_str(&page).with_context(|| format!("reading {page}"))?;
-        Ok(rollouts)
+        serde_json::from_str(&page).with_context(|| format!("reading {page}"))
     }
 
     /// The rollout of this Canary, if there is one yet.
@@ -144,7 +153,7 @@ impl Admin {
     /// # Errors
     /// As [`Admin::rollouts`].
     pub async fn rollout(self, name: &str) -> Result<Option<Rollout>> {
-        Ok(self.rollouts().await?.into_iter().find(|rollout| rollout.name == name))
+        Ok(self.rollouts().await?.rollouts.into_iter().find(|rollout| rollout.name == name))
     }
 }
 
@@ -174,7 +183,7 @@ mod tests {
         check(
             r#"{"rollouts":[{"name":"podinfo","phase":"Progressing","weight":20.0,"primary":{"revision":"6.0.0"},
                 "canary":{"revision":"6.0.1","requests":7,"failures":1,"p50Ms":1.5,"p99Ms":2.5},
-                "failedChecks":1,"threshold":5,"evidence":{"lnE":0.5,"limit":6.9,"mode":"enforce"},"rollout":2}]}"#,
+                "failedChecks":1,"threshold":5,"evidence":{"lnE":0.5,"limit":6.9,"mode":"enforce"},"rollout":2,"epoch":7,"saved":true}]}"#,
             Some(Rollout {
                 phase: "Progressing".to_owned(),
                 weight: 20.0,
@@ -183,6 +192,8 @@ mod tests {
                 threshold: 5,
                 evidence: Evidence { ln_e: 0.5, limit: 6.9 },
                 rollout: 2,
+                epoch: 7,
+                saved: true,
                 ..quiet
             }),
         );
