@@ -86,7 +86,8 @@ impl Backend {
 
 fn check_release(findings: &mut Findings, release: Option<&str>, versions: &[Version]) {
     let Some(release) = findings.required("spec.release", release) else { return };
-    if versions.iter().any(|version| version.name() == release) {
+    // Without any version that is what is wrong, and it has been said.
+    if versions.is_empty() || versions.iter().any(|version| version.name() == release) {
         return;
     }
     let names: Vec<&str> = versions.iter().map(Version::name).filter(|name| !name.is_empty()).collect();
@@ -187,6 +188,11 @@ mod tests {
             &backend("a", &[("a", &[])]),
             &["spec.versions[0].endpoints: is missing (list at least one as host:port)"],
         );
+    }
+
+    #[test]
+    fn one_mistake_is_told_once() {
+        check(&backend("a", &[]), &["spec.versions: is missing (list at least one version with its endpoints)"]);
     }
 
     #[test]

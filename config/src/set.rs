@@ -2,7 +2,7 @@
 //!
 //! A set with an error is for showing, not for running: the caller keeps the last good one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
@@ -18,7 +18,7 @@ use crate::document::{Document, FILE_BYTES_MAX, Reading, read_documents, too_lar
 use crate::kind::Kind;
 use crate::listener::Listener;
 use crate::metric_template::MetricTemplate;
-use crate::object::{Object, ObjectName};
+use crate::object::{Metadata, Object, ObjectName};
 use crate::problem::{Finding, Problem, Severity};
 use crate::settings::Settings;
 
@@ -71,6 +71,10 @@ pub struct Set {
     pub alert_providers: Vec<Located<AlertProvider>>,
     /// Everything that is wrong, by file and line.
     pub problems: Vec<Problem>,
+    /// Names of the Backends that are left out. What refers to one of them is not to blame.
+    pub backends_refused: BTreeSet<ObjectName>,
+    /// Whether something could not be read at all, so that nobody knows what it would have been.
+    pub has_unreadable: bool,
     /// Changes when the files' names or bytes do, within one build of the program: it tells a watcher whether there is
     /// anything new, and is not for keeping.
     pub content_hash: u64,
@@ -144,7 +148,8 @@ fn read_file(path: &Path, name: &str) -> Result<Option<Vec<u8>>, Problem> {
 }
 
 fn gather(files: &[SourceFile], problems: Vec<Problem>) -> Set {
-    let mut gathering = Gathering { set: Set { problems, ..Set::default() }, seen: HashMap::new(), documents: 0 };
+    let set = Set { has_unreadable: !problems.is_empty(), problems, ..Set::default() };
+    let mut gathering = Gathering { set, seen: HashMap::new(), documents: 0 };
     let mut hasher = DefaultHasher::new();
     // Files that could not be read count too: when one of them is repaired, or breaks in another way, that is news.
     gathering.set.problems.iter().for_each(|problem| problem.to_string().hash(&mut hasher));
@@ -152,10 +157,11 @@ fn gather(files: &[SourceFile], problems: Vec<Problem>) -> Set {
         (name, bytes).hash(&mut hasher);
         match std::str::from_utf8(bytes) {
             Ok(text) => gathering.add_reading(read_documents(name, text)),
-            Err(error) => gathering.set.problems.push(Problem::of_file(
-                name,
-                format!("is not UTF-8 text: byte {} cannot be read", error.valid_up_to() + 1),
-            )),
+            Err(error) => {
+                let message = format!("is not UTF-8 text: byte {} cannot be read", error.valid_up_to() + 1);
+                gathering.set.problems.push(Problem::of_file(name, message));
+                gathering.set.has_unreadable = true;
+            }
         }
     }
     let mut set = gathering.set;
@@ -173,6 +179,7 @@ struct Gathering {
 
 impl Gathering {
     fn add_reading(&mut self, reading: Reading) {
+        self.set.has_unreadable |= !reading.problems.is_empty();
         self.set.problems.extend(reading.problems);
         for document in reading.documents {
             self.documents += 1;
@@ -188,6 +195,15 @@ impl Gathering {
     }
 
     fn add(&mut self, document: Document) {
+        let backend = (document.kind() == Some(Kind::Backend.name())).then(|| written_name(&document));
+        let backends = self.set.backends.len();
+        self.add_object(document);
+        if self.set.backends.len() == backends {
+            self.set.backends_refused.extend(backend);
+        }
+    }
+
+    fn add_object(&mut self, document: Document) {
         let kind = match Kind::of(&document) {
             Ok(kind) => kind,
             Err(problem) => return self.set.problems.push(problem),
@@ -270,6 +286,17 @@ impl Gathering {
         self.set.problems.push(document.error("metadata.name", message));
         false
     }
+}
+
+/// The name of an object that may have errors.
+fn written_name(document: &Document) -> ObjectName {
+    let metadata = &document.to_json()["metadata"];
+    let text = |field: &str| metadata[field].as_str().unwrap_or_default().to_owned();
+    Object {
+        metadata: Metadata { name: Some(text("name")), namespace: Some(text("namespace")), ..Metadata::default() },
+        ..Object::<()>::default()
+    }
+    .object_name()
 }
 
 /// Two Listeners cannot take the same address.

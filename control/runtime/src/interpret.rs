@@ -54,7 +54,11 @@ pub fn interpret(set: &Set) -> Interpreted {
         let target =
             ObjectName { namespace: canary.value.namespace().to_owned(), name: target_name(&canary.value).to_owned() };
         let Some(backend) = backends.get(&target) else {
-            problems.push(no_backend(canary, &target, set));
+            // One that has errors, or may stand in what could not be read, is missing for a reason that is told already.
+            let is_told = set.has_errors() && (set.has_unreadable || set.backends_refused.contains(&target));
+            if !is_told {
+                problems.push(no_backend(canary, &target, set));
+            }
             continue;
         };
         if let Some(other) = claimed.insert(target.clone(), canary.value.object_name().to_string()) {

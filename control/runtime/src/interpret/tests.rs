@@ -182,6 +182,23 @@ fn canaries_and_backends_have_to_go_together() {
 }
 
 #[test]
+fn a_backend_with_errors_is_not_said_to_be_missing_as_well() {
+    let canary = canary("", RATE);
+    let found = |backend: &str| {
+        let problems = interpreted(&[backend, &canary]).problems;
+        problems.iter().map(|problem| problem.path.clone().unwrap_or_default()).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&BACKEND.replace("127.0.0.1:9001", "127.0.0.1")), ["spec.versions[0].endpoints[0]"]);
+    assert_eq!(found(&BACKEND.replace("serin.dev/v1alpha1", "serin.dev/v1")), ["apiVersion"]);
+    assert_eq!(found(&BACKEND.replace("kind: Backend", "kind: [Backend")), [""]);
+    // Somebody else's kind of this name forbids nothing, so the canary has to be told.
+    assert_eq!(
+        found(&BACKEND.replace("serin.dev/v1alpha1", "gateway.envoyproxy.io/v1alpha1")),
+        ["", "spec.targetRef.name"]
+    );
+}
+
+#[test]
 fn an_endpoint_that_cannot_be_looked_up_is_named() {
     let backend = BACKEND.replace("127.0.0.1:9001", "no-such-host.invalid:9001");
     let found = interpreted(&[&backend, &canary("", RATE)]).problems;
