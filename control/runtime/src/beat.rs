@@ -5,7 +5,7 @@ use std::time::Duration;
 use serin_analysis::{GuardReport, Stake};
 use serin_measure::{Arm, CanaryKey};
 use serin_rollout::{
-    Brake, GuardMode, Observation, Readiness, State, Step, brake, desired, narrow, needs, news, report, step,
+    Brake, GuardMode, Observation, Readiness, State, brake, desired, narrow, needs, news, report, step,
 };
 use tracing::{error, info, info_span};
 
@@ -13,7 +13,7 @@ use crate::controller::{Controller, Message};
 use crate::entry::{Busy, Entry, Pending, events};
 use crate::plane::{DataPlane, Trip};
 use crate::ready::readiness;
-use crate::store::Store;
+use crate::store::{Event, Store};
 
 /// Far enough away; a beat comes sooner.
 const NEVER_MS: u64 = 3_600_000;
@@ -89,12 +89,12 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         let plan = &entry.workload.plan;
         let cause = Brake { rollout, ln_e, message: self.guard_report(entry, ln_e).short() };
         if let Some(step) = report(plan, &entry.state, &cause, now_ms) {
-            self.put_in_force(key, step, now_ms, Backing::Unsaved);
+            self.put_in_force(key, step.state, events(&step.notices, now_ms), now_ms, Backing::Unsaved);
             self.keep_brakes(now_ms);
         } else if let Some(step) = brake(plan, &entry.state, &cause, now_ms) {
             error!(canary = %key, rollout, weight = %entry.state.weight, "guard rolls back: {}", cause.message);
             // In force first, saved when saving works: braking needs nothing.
-            self.put_in_force(key, step, now_ms, Backing::Unsaved);
+            self.put_in_force(key, step.state, events(&step.notices, now_ms), now_ms, Backing::Unsaved);
             self.keep_brakes(now_ms);
         }
     }
@@ -211,23 +211,29 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         }
     }
 
-    /// Puts a step in force: its state, what it tells, the table it asks for.
-    pub(crate) fn put_in_force(&mut self, key: &CanaryKey, mut step: Step, now_ms: u64, backing: Backing) {
+    /// Puts a state in force with what it tells and the table it asks for.
+    pub(crate) fn put_in_force(
+        &mut self,
+        key: &CanaryKey,
+        mut state: State,
+        told: Vec<Event>,
+        now_ms: u64,
+        backing: Backing,
+    ) {
         let Some(entry) = self.entries.get_mut(key) else { return };
-        let told = events(&step.notices, now_ms);
         let (namespace, name) = (key.namespace(), key.name());
-        let State { phase, weight, rollout, .. } = &step.state;
+        let State { phase, weight, rollout, .. } = &state;
         let span = info_span!("rollout", namespace, name, %phase, %weight, run = rollout);
         span.in_scope(|| told.iter().for_each(|event| info!("{}", event.message)));
-        if step.state.phase != entry.state.phase {
+        if state.phase != entry.state.phase {
             let ended = self.tally.ended.entry(key.clone()).or_default();
-            ended.count(step.state.phase, entry.workload.plan.skip_analysis);
+            ended.count(state.phase, entry.workload.plan.skip_analysis);
         }
-        if step.state.rollout == entry.state.rollout {
+        if state.rollout == entry.state.rollout {
             // The guard has gone on while the step was saved.
-            step.state.evidence = std::mem::take(&mut entry.state.evidence);
+            state.evidence = std::mem::take(&mut entry.state.evidence);
         }
-        entry.put_in_force(step.state, now_ms);
+        entry.put_in_force(state, now_ms);
         entry.tell(told.iter().cloned());
         match backing {
             Backing::Saved => {}

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serin_analysis::{CheckResult, Seen, Verdict, judge};
 use serin_measure::{EpochId, Snapshot};
-use serin_rollout::{Notice, State, Step};
+use serin_rollout::{Notice, State};
 
 use crate::history::History;
 use crate::judge::Judge;
@@ -64,8 +64,9 @@ pub(crate) enum Busy {
 /// What follows when a save is done.
 #[derive(Debug)]
 pub(crate) enum Pending {
-    /// A step, which comes into force then.
-    Step(Box<Step>),
+    /// This state, which comes into force then, and what it tells: with the time that is saved, so that a restart tells the
+    /// same.
+    Step(Box<State>, Vec<Event>),
     /// Nothing: the state was in force before, and these events were told.
     InForce(Vec<Event>),
     /// Nothing: the guard has braked meanwhile, and that state is yet to be saved.

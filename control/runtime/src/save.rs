@@ -18,8 +18,9 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
     pub(crate) fn advance(&mut self, key: &CanaryKey, step: Step) {
         let told = events(&step.notices, self.clock.now_ms());
         let Some(entry) = self.entries.get_mut(key) else { return };
-        let save = Save { canary: key.clone(), expected: entry.version, state: step.state.clone(), events: told };
-        entry.busy = Busy::Saving(Pending::Step(Box::new(step)));
+        let (canary, expected, state) = (key.clone(), entry.version, step.state.clone());
+        let save = Save { canary, expected, state, events: told.clone() };
+        entry.busy = Busy::Saving(Pending::Step(Box::new(step.state), told));
         self.send(vec![save]);
     }
 
@@ -107,9 +108,9 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
             info!(canary = %key, "state is saved again");
         }
         match pending {
-            Pending::Step(step) => {
-                entry.saved_judged_ms = step.state.evidence.judged_ms();
-                self.put_in_force(key, *step, now_ms, Backing::Saved);
+            Pending::Step(state, told) => {
+                entry.saved_judged_ms = state.evidence.judged_ms();
+                self.put_in_force(key, *state, told, now_ms, Backing::Saved);
             }
             Pending::InForce(_) => entry.dirty = false,
             Pending::Superseded => {}
