@@ -27,6 +27,8 @@ use crate::{logs, quick};
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 /// Threads of the control side: the loop, the admin listener, readiness.
 const CONTROL_THREADS: usize = 2;
+/// How long the state may take to be closed. It is saved already; what is left is to make one file of it.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// The signal of a write beyond the file size limit (signal(7)); it would end the process.
 const SIGXFSZ: i32 = 25;
 
@@ -100,6 +102,7 @@ fn prepare(arguments: &RunArguments) -> Result<Option<Start>> {
 async fn serve(arguments: &RunArguments, start: Start) -> Result<Edge> {
     let mut signals = Signals::catch()?;
     let store = open(&start).await?;
+    let mut saves = store.watch();
     let bound = Bound::bind(edge_settings(arguments, &start), BootId(getrandom::u64()?))?;
     let admin_address = arguments.admin.unwrap_or_else(|| start.settings.admin());
     let admin = TcpListener::bind(admin_address)
@@ -137,6 +140,9 @@ async fn serve(arguments: &RunArguments, start: Start) -> Result<Edge> {
     }
     stop.cancel();
     control.await.context("the control loop broke off")?;
+    // Its last user is gone, so the store closes. A disk that hangs does not keep the process.
+    let closed = async { while saves.changed().await.is_ok() {} };
+    let _ = tokio::time::timeout(CLOSE_WITHIN, closed).await;
     stop_admin.cancel();
     Ok(edge)
 }
