@@ -40,12 +40,12 @@ const POOL_SIZE: usize = 1024;
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}")]
+#[error("cannot listen on {address}: {why}")]
 pub struct BindError {
     /// The address.
     pub address: SocketAddr,
-    /// Why not.
-    pub source: io::Error,
+    /// Why not. It is no `source`, because the sentence tells it already.
+    pub why: io::Error,
 }
 
 /// An edge whose addresses are bound. Clients can connect and are served once [`Bound::serve`] is called, so that the
@@ -175,7 +175,7 @@ fn bind(settings: &Settings) -> Result<(Vec<Vec<Socket>>, Vec<SocketAddr>), Bind
     let mut addresses = Vec::new();
     let mut sockets: Vec<Vec<Socket>> = (0..settings.threads.max(1)).map(|_| Vec::new()).collect();
     for wanted in &settings.listen {
-        let failed = |source| BindError { address: *wanted, source };
+        let failed = |why| BindError { address: *wanted, why };
         let probe = std::net::TcpListener::bind(wanted).map_err(failed)?;
         let address = probe.local_addr().map_err(failed)?;
         drop(probe);
