@@ -114,7 +114,7 @@ async fn a_guard_that_observes_says_so_once_and_leaves_the_rollback_to_the_thres
     assert_eq!(times_told(&ended, "Rolling back podinfo.default failed checks threshold reached 2"), 1);
     // The check that reaches the threshold only counts; the tick after it rolls back: (threshold + 1) × interval.
     let took = ms_between(&ended, "canary weight 20", "Rolling back")?;
-    assert!((3_000..4_000).contains(&took), "in traffic for {took} ms");
+    assert!((3_000..3_900).contains(&took), "in traffic for {took} ms");
     Ok(())
 }
 
@@ -129,7 +129,7 @@ async fn silence_halts_after_a_full_interval_and_rolls_back_at_the_threshold_174
     assert_eq!(times_told(&ended, halt), 2, "{:#?}", ended.events);
     assert_eq!(times_told(&ended, "Rolling back podinfo.default failed checks threshold reached 2"), 1);
     let first = ms_between(&ended, "canary weight 20", halt)?;
-    assert!((1_000..1_500).contains(&first), "silence was held against it after {first} ms");
+    assert!((1_000..1_900).contains(&first), "silence was held against it after {first} ms");
     Ok(())
 }
 

@@ -1,4 +1,5 @@
 //! The tests that cross crates, in one binary.
+#![allow(clippy::print_stdout, reason = "a test tells its seed and what it measured, to who asks or when it fails")]
 
 mod edge;
 mod edge_clients;
@@ -12,5 +13,10 @@ mod edge_tripwire;
 mod harness;
 mod lock;
 mod wire;
+mod loop_cli;
+mod loop_config;
+mod loop_crash;
+mod loop_readme;
 mod loop_rollout;
 mod loop_stage;
+mod loop_state;
