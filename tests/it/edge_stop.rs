@@ -141,7 +141,7 @@ fn check_in_use(taken: SocketAddr) {
     let free = ([127, 0, 0, 1], free_port()).into();
     for listen in [vec![taken], vec![free, taken], vec![taken, free]] {
         let error = bind(&listen).expect_err("the port is in use");
-        assert_eq!((error.address, error.source.kind()), (taken, std::io::ErrorKind::AddrInUse), "{listen:?}");
+        assert_eq!((error.address, error.why.kind()), (taken, std::io::ErrorKind::AddrInUse), "{listen:?}");
         assert!(error.to_string().starts_with(&format!("cannot listen on {taken}: ")), "{error}");
         assert!(is_free(free), "{listen:?}: nothing is left listening");
     }

@@ -81,6 +81,10 @@ pub(super) fn refusals(canary: &Located<Canary>) -> Vec<Problem> {
         let message = "has no effect here: it concerns a mesh or a cluster, and Serin runs without one".to_owned();
         problems.push(Problem { severity: Severity::Warning, ..canary.problem_at(&path, message, None) });
     }
+    if canary.value.spec.provider.as_deref().is_some_and(|provider| provider != "serin") {
+        let message = "every provider means Serin's own routing here: it shifts the traffic itself".to_owned();
+        problems.push(Problem { severity: Severity::Warning, ..canary.problem_at("spec.provider", message, None) });
+    }
     for (index, metric) in canary.value.spec.analysis.iter().flat_map(|analysis| analysis.metrics()).enumerate() {
         if !metric.is_builtin() && metric.template_ref.is_none() && metric.query.is_none() {
             let name = metric.name.as_deref().unwrap_or_default();
