@@ -110,3 +110,15 @@ async fn without_a_server_people_are_told_what_to_do() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn health_is_ok_and_a_started_serin_is_ready_209() -> Result<()> {
+    let backend = Backend::start("a", Behaviour::Ok).await?;
+    let home = tempfile::tempdir()?;
+    let serin = Launch::split(backend.address(), backend.address(), 50, home.path().join("serin.log")).start().await?;
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(serin.admin().page(path).await?, "OK", "{path}");
+    }
+    assert!(serin.admin().page("/metrics").await?.contains("\nflagger_info{"));
+    Ok(())
+}

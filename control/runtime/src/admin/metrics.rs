@@ -230,3 +230,90 @@ fn at_most(latency: &Buckets, bound_s: f64) -> u64 {
     let bound = serin_measure::bucket::index_of((bound_s * 1e6) as u64);
     latency.iter().take_while(|(index, _)| *index <= bound).map(|(_, count)| count).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serin_analysis::{Check, CheckOutcome, CheckResult, Checkpoint, Range};
+    use serin_measure::{BootId, Cell, CellKey, EpochId};
+    use serin_rollout::{Guard, GuardMode, Revision, State, Steps, Strategy, Target, Weight};
+    use serin_route::RouteTable;
+
+    use super::*;
+    use crate::board::{Board, Ended, Tally};
+    use crate::plane::EdgeView;
+
+    /// A data plane that has counted a few requests.
+    struct Plane;
+
+    impl DataPlane for Plane {
+        fn publish(&self, _: RouteTable) {}
+        fn arm(&self, _: &CanaryKey, _: Option<Checkpoint>) {}
+        fn cells(&self, _: &CanaryKey) -> Vec<(EpochId, Cell)> {
+            Vec::new()
+        }
+        fn snapshot(&self, _: Option<&CanaryKey>) -> Snapshot {
+            let mut counts = EpochCounts::default();
+            counts.canary.evidence.classes[OutcomeClass::S2xx.index()] = 9;
+            counts.canary.evidence.classes[OutcomeClass::S5xx.index()] = 1;
+            counts.canary.served[OutcomeClass::S2xx.index()] = 9;
+            counts.canary.latency_ok.record_n(20_000, 9);
+            counts.canary.latency_failed.record_n(2_000_000, 1);
+            let key =
+                |epoch| CellKey { boot: BootId(1), canary: CanaryKey::new("test", "shop"), epoch: EpochId(epoch) };
+            [(key(1), counts.clone()), (key(2), counts)].into_iter().collect()
+        }
+        fn edge(&self) -> EdgeView {
+            EdgeView { connections_open: 2, connections_total: 5, refused: vec![("malformed", 3)] }
+        }
+    }
+
+    fn posted() -> Posting {
+        let weight = |percent| Weight::new(percent).expect("a weight");
+        let check = |name: &str, kind| Check {
+            name: name.to_owned(),
+            kind,
+            range: Range { min: None, max: None },
+            interval_ms: 1,
+        };
+        let plan = Plan {
+            canary: CanaryKey::new("test", "shop"),
+            target: Target { kind: "Deployment".to_owned(), name: "shop-app".to_owned() },
+            revision: Revision("2".to_owned()),
+            strategy: Strategy::Weighted(Steps::by(weight(20), weight(60)).expect("steps")),
+            skip_analysis: false,
+            threshold: 5,
+            interval_ms: 10_000,
+            progress_deadline_ms: 600_000,
+            checks: vec![
+                check("request-success-rate", CheckKind::SuccessRate),
+                check("request-duration", CheckKind::Duration),
+            ],
+            guard: Guard { mode: GuardMode::Enforce, tolerance: 0.01, warm_up_ms: 10_000 },
+        };
+        let state = State { phase: Phase::Progressing, weight: weight(20), ..State::new(0) };
+        let value = |name: &str, value| CheckResult {
+            name: name.to_owned(),
+            value: Some(value),
+            outcome: CheckOutcome::Passed,
+        };
+        let checks = vec![value("request-success-rate", 99.5), value("request-duration", 250.0)];
+        let (key, run_from) = (plan.canary.clone(), EpochId(1));
+        let canary = CanaryPosting { plan, state, events: Vec::new(), alarm: None, checks, run_from, saved: true };
+        let ended = Ended { promoted: 3, skipped: 1, failed: 2 };
+        let tally = Tally { ended: [(key.clone(), ended)].into(), save_failures: 4 };
+        Posting { ready: true, generation: 7, canaries: [(key, canary)].into(), refused_config: Vec::new(), tally }
+    }
+
+    #[test]
+    fn flaggers_series_are_on_the_page_under_flaggers_names() {
+        let board = Arc::new(Board::default());
+        board.post(posted());
+        board.tick_seconds().with_label_values(&["shop-app", "test"]).observe(0.02);
+        let page = page(&Sources { board, plane: Arc::new(Plane), version: "0.0.0" }).expect("a page");
+        // Counters of outcomes that did not happen are on the page too, and say nothing to a reader.
+        let lines = page.lines().filter(|line| !line.starts_with("serin_") || !line.ends_with(" 0"));
+        insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
+    }
+}

@@ -212,6 +212,15 @@ async fn a_step_comes_into_force_when_it_is_saved_and_not_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn checklist_211_a_new_revision_is_answered_at_once_and_not_at_the_interval() {
+    let mut rig = Rig::start(Arc::new(Memory::open())).await;
+    rig.tick().await;
+    rig.controller.hear(Message::Configured(vec![workload("app", "2")]));
+    rig.answer_ready().await;
+    assert_eq!((rig.state().phase, rig.saved().phase), (Phase::Progressing, Phase::Progressing));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_saved_does_not_advance_and_says_so_until_it_can() {
     let mut rig = Rig::at_first_weight().await;
     *rig.store.fails.lock() = true;

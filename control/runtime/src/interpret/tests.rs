@@ -125,11 +125,14 @@ fn what_is_not_honoured_yet_is_refused_with_its_path() {
 
 #[test]
 fn what_concerns_a_mesh_that_is_not_there_is_named_and_does_not_stop_anything() {
-    let documents = canary("service: {port: 80, gateways: [mesh], trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}", RATE);
+    let documents = canary(
+        "provider: istio\nservice: {port: 80, gateways: [mesh], trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}",
+        RATE,
+    );
     let interpreted = interpreted(&[BACKEND, &documents]);
     assert_eq!((interpreted.has_errors(), interpreted.workloads.len()), (false, 1));
     let paths: Vec<_> = interpreted.problems.iter().filter_map(|problem| problem.path.as_deref()).collect();
-    assert_eq!(paths, ["spec.service.gateways", "spec.service.trafficPolicy.tls"]);
+    assert_eq!(paths, ["spec.provider", "spec.service.gateways", "spec.service.trafficPolicy.tls"]);
 }
 
 #[test]
