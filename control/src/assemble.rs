@@ -19,6 +19,10 @@ impl DataPlane for Plane {
         self.0.arm(canary, checkpoint);
     }
 
+    fn is_tripped(&self, canary: &CanaryKey, rollout: u64) -> bool {
+        self.0.is_tripped(canary, rollout)
+    }
+
     fn cells(&self, canary: &CanaryKey) -> Vec<(EpochId, Cell)> {
         self.0.cells(canary)
     }

@@ -148,6 +148,11 @@ impl EdgeHandle {
         }
     }
 
+    /// Whether a tripwire has taken this run of the canary out of traffic.
+    pub fn is_tripped(&self, canary: &CanaryKey, rollout: u64) -> bool {
+        self.meters.tripwire(canary).is_some_and(|tripwire| tripwire.is_tripped(rollout))
+    }
+
     /// The evidence cells of a canary's epochs that may still change.
     pub fn cells(&self, canary: &CanaryKey) -> Vec<(EpochId, Cell)> {
         self.meters.cells(canary)

@@ -118,6 +118,9 @@ pub struct State {
     pub canary_unready_since_ms: Option<u64>,
     /// What the guard knows of this run.
     pub evidence: Evidence,
+    /// When the evidence was last advanced, in milliseconds since 1970.
+    #[serde(default)]
+    pub judged_at_ms: u64,
     /// Whether the guard, only observing, has said that it would roll back this run.
     pub reported: bool,
     /// The trip that ended the last run, if one did.
@@ -145,10 +148,24 @@ impl State {
             primary_unready_since_ms: None,
             canary_unready_since_ms: None,
             evidence: Evidence::new(),
+            judged_at_ms: now_ms,
             reported: false,
             trip: None,
             hold: None,
         }
+    }
+
+    /// Whether going from here to `next` only holds or brakes a run: no weight rises and no primary changes.
+    ///
+    /// Such a move may come into force before it is saved, as a failed check, a rollback or a restart at 0 must not wait for
+    /// a disk. Everything else has to be saved first.
+    pub fn only_brakes(&self, next: &Self) -> bool {
+        let goes_on = match next.phase {
+            Phase::Progressing | Phase::Waiting | Phase::WaitingPromotion | Phase::Failed => true,
+            Phase::Initializing | Phase::Initialized | Phase::Promoting | Phase::Finalising | Phase::Succeeded => false,
+        };
+        let stays = next.primary == self.primary && next.promoted == self.promoted;
+        self.is_analysing() && goes_on && stays && next.weight <= self.weight
     }
 
     /// Whether a run is under way whose canary is being analysed.

@@ -5,15 +5,16 @@ use std::time::Duration;
 use serin_analysis::{GuardReport, Stake};
 use serin_measure::{Arm, CanaryKey};
 use serin_rollout::{
-    Brake, GuardMode, Observation, Readiness, State, brake, desired, narrow, needs, news, report, step,
+    Brake, Guard, GuardMode, Observation, Plan, Readiness, State, brake, desired, narrow, needs, news, report, step,
 };
 use tracing::{error, info, info_span};
 
 use crate::controller::{Controller, Message};
-use crate::entry::{Busy, Entry, Pending, events};
+use crate::entry::{Entry, Pending, events};
 use crate::plane::{DataPlane, Trip};
 use crate::ready::readiness;
 use crate::store::{Event, Store};
+use crate::workload::Workload;
 
 /// Far enough away; a beat comes sooner.
 const NEVER_MS: u64 = 3_600_000;
@@ -41,7 +42,7 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
     /// How long until the next tick is due. Ticks that are due and cannot begin wait for the beat.
     pub(crate) fn next_due(&self) -> Duration {
         let now_ms = self.clock.now_ms();
-        let idle = self.entries.values().filter(|entry| entry.is_idle());
+        let idle = self.entries.values().filter(|entry| entry.may_tick(now_ms));
         let due = idle.map(|entry| entry.due_ms()).filter(|due_ms| *due_ms > now_ms).min();
         Duration::from_millis(due.map_or(NEVER_MS, |due_ms| due_ms - now_ms))
     }
@@ -60,10 +61,14 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         let cells = self.plane.cells(key);
         let evidence = std::mem::take(&mut entry.state.evidence);
         entry.state.evidence = entry.judge.advance(evidence, &cells, entry.state.epoch.id, now_ms);
+        entry.state.judged_at_ms = now_ms;
         let (rollout, ln_e) = (entry.state.rollout, entry.state.evidence.ln_e());
+        let is_told = entry.state.reported && entry.workload.plan.guard.mode == GuardMode::Observe;
         self.arm(key);
-        if Stake::default().crossed(ln_e) {
-            self.pull(key, rollout, ln_e, now_ms);
+        let Some(Entry { workload: Workload { plan, .. }, .. }) = self.entries.get(key) else { return };
+        if Stake::default().crossed(ln_e) && !is_told {
+            let plan = plan.clone();
+            self.pull(&plan, rollout, ln_e, now_ms);
         }
     }
 
@@ -80,13 +85,18 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
 
     /// A tripwire has acted: the canary has no traffic any more, and now it is said and saved.
     pub(crate) fn trip(&mut self, trip: &Trip) {
-        self.pull(&trip.canary, trip.rollout, trip.ln_e, self.clock.now_ms());
+        let now_ms = self.clock.now_ms();
+        let Some(entry) = self.entries.get(&trip.canary) else { return };
+        // It has acted, so what is said and saved follows it, even if the plan was edited meanwhile.
+        let guard = Guard { mode: GuardMode::Enforce, ..entry.workload.plan.guard.clone() };
+        let plan = Plan { guard, ..entry.workload.plan.clone() };
+        self.pull(&plan, trip.rollout, trip.ln_e, now_ms);
     }
 
     /// Brakes, or says that it would have.
-    fn pull(&mut self, key: &CanaryKey, rollout: u64, ln_e: f64, now_ms: u64) {
-        let Some(entry) = self.entries.get(key) else { return };
-        let plan = &entry.workload.plan;
+    fn pull(&mut self, plan: &Plan, rollout: u64, ln_e: f64, now_ms: u64) {
+        let key = &plan.canary;
+        let Some(entry) = self.entries.get(key).filter(|entry| entry.state.is_analysing()) else { return };
         let cause = Brake { rollout, ln_e, message: self.guard_report(entry, ln_e).short() };
         if let Some(step) = report(plan, &entry.state, &cause, now_ms) {
             self.put_in_force(key, step.state, events(&step.notices, now_ms), now_ms, Backing::Unsaved);
@@ -133,10 +143,7 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
 
     /// Begins a tick that is due or that news ask for, and ends a warm-up that is over.
     fn begin_what_is_due(&mut self, key: &CanaryKey, now_ms: u64) {
-        let Some(entry) = self.entries.get(key).filter(|entry| entry.is_idle() && !entry.dirty) else { return };
-        if now_ms < entry.retry_ms {
-            return;
-        }
+        let Some(entry) = self.entries.get(key).filter(|entry| entry.may_tick(now_ms)) else { return };
         let (plan, state) = (&entry.workload.plan, &entry.state);
         let due = now_ms >= entry.due_ms();
         let has_news = news(plan, state);
@@ -158,7 +165,7 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         self.observation += 1;
         let number = self.observation;
         let Some(entry) = self.entries.get_mut(key) else { return };
-        entry.busy = Busy::Observing(number);
+        entry.observing = Some(number);
         let (needs, wanted) = (needs(&entry.workload.plan, &entry.state), desired(&entry.workload.plan, &entry.state));
         let routing = &entry.workload.routing;
         let primary = needs.primary.then(|| routing.addresses(&wanted.primary).to_vec());
@@ -188,10 +195,9 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
     ) {
         let now_ms = self.clock.now_ms();
         let Some(entry) = self.entries.get_mut(key) else { return };
-        if !matches!(entry.busy, Busy::Observing(expected) if expected == number) {
+        if entry.observing.take_if(|expected| *expected == number).is_none() {
             return;
         }
-        entry.busy = Busy::No;
         let verdict = needs(&entry.workload.plan, &entry.state).checks.then(|| {
             // The newest counts belong to this tick.
             entry.verdict(now_ms, &self.plane.snapshot(Some(key)))
@@ -232,14 +238,15 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         if state.rollout == entry.state.rollout {
             // The guard has gone on while the step was saved.
             state.evidence = std::mem::take(&mut entry.state.evidence);
+            state.judged_at_ms = entry.state.judged_at_ms;
         }
         entry.put_in_force(state, now_ms);
         entry.tell(told.iter().cloned());
         match backing {
             Backing::Saved => {}
             Backing::Unsaved => {
-                if entry.is_saving() {
-                    entry.busy = Busy::Saving(Pending::Superseded);
+                if entry.saving.is_some() {
+                    entry.saving = Some(Pending::Superseded);
                 }
                 entry.dirty = true;
                 entry.keep_unsaved(told);

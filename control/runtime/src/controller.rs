@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, CanaryPosting, Posting, Tally};
 use crate::clock::Clock;
-use crate::entry::Entry;
+use crate::entry::{Entry, Pending};
 use crate::plane::{DataPlane, Trip};
 use crate::store::{Saved, Store, StoreError, Swap};
 use crate::table::route_table;
@@ -55,6 +55,8 @@ pub struct Controller<S, P> {
     pub(crate) entries: BTreeMap<CanaryKey, Entry>,
     /// States of canaries that are not configured now. They are kept: the configuration may come back.
     parked: BTreeMap<CanaryKey, Saved>,
+    /// Canaries that have left the configuration since the start, whole: a save may still be on its way.
+    pub(crate) retired: BTreeMap<CanaryKey, Entry>,
     generation: u64,
     pub(crate) observation: u64,
     pub(crate) last_checkpoint_ms: u64,
@@ -125,6 +127,7 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
             clock: Clock::start(),
             entries: BTreeMap::new(),
             parked,
+            retired: BTreeMap::new(),
             generation: 0,
             observation: 0,
             last_checkpoint_ms: 0,
@@ -187,8 +190,10 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
     }
 
     fn refuse(&mut self, problems: Vec<String>) {
-        for problem in &problems {
-            tracing::error!("configuration refused, the last good one stays in force: {problem}");
+        if problems != self.refused_config {
+            for problem in &problems {
+                tracing::error!("configuration refused, the last good one stays in force: {problem}");
+            }
         }
         self.refused_config = problems;
         self.post();
@@ -201,30 +206,36 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         for workload in workloads {
             let key = workload.plan.canary.clone();
             // Looked at on copies: until everything is accepted nothing may change.
-            let state = match (self.entries.get(&key), self.parked.get(&key)) {
+            let known = self.entries.get(&key).or_else(|| self.retired.get(&key));
+            let state = match (known, self.parked.get(&key)) {
                 (Some(entry), _) => entry.state.clone(),
                 (None, Some(saved)) => saved.state.clone(),
                 (None, None) => serin_rollout::State::new(now_ms),
             };
             check_versions(&workload, &state)?;
+            if let Some(Pending::Step(coming, _)) = known.and_then(|entry| entry.saving.as_ref()) {
+                check_versions(&workload, coming)?;
+            }
             next.insert(key, (workload, state));
         }
         route_table(Generation(0), next.values().map(|(workload, state)| (workload, state)))?;
         let mut former = std::mem::take(&mut self.entries);
         for (key, (workload, _)) in next {
-            let entry = match former.remove(&key) {
-                Some(entry) => entry.reconfigured(workload),
-                None => Entry::new(workload, self.parked.remove(&key), now_ms),
+            let entry = match (former.remove(&key), self.retired.remove(&key)) {
+                (Some(entry), _) => entry.reconfigured(workload),
+                (None, Some(mut entry)) => {
+                    entry.judge.rebase(&self.plane.cells(&key), now_ms);
+                    entry.reconfigured(workload)
+                }
+                (None, None) => Entry::new(workload, self.parked.remove(&key), now_ms),
             };
             self.entries.insert(key, entry);
         }
-        for (key, entry) in former {
+        for (key, mut entry) in former {
             tracing::info!(canary = %key, phase = %entry.state.phase, "no longer configured; its state is kept");
             self.plane.arm(&key, None);
-            if let Some(version) = entry.version {
-                let events = entry.events.into();
-                self.parked.insert(key.clone(), Saved { canary: key, version, state: entry.state, events });
-            }
+            entry.retire();
+            self.retired.insert(key, entry);
         }
         Ok(())
     }
@@ -270,10 +281,11 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
     /// Waits for what is being saved, and saves what a brake has left unsaved, once.
     async fn settle(&mut self) {
         self.keep_everything();
-        while self.entries.values().any(|entry| entry.is_saving()) {
+        while self.entries.values().chain(self.retired.values()).any(|entry| entry.saving.is_some()) {
             match self.inbox.recv().await {
                 Some(Message::Saved { canaries, result }) => self.saved(&canaries, result),
-                Some(_) => {}
+                Some(Message::Tripped(trip)) => self.trip(&trip),
+                Some(Message::Configured(_) | Message::Refused(_) | Message::Observed { .. }) => {}
                 None => return,
             }
         }

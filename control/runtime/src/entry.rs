@@ -13,6 +13,8 @@ use crate::workload::Workload;
 
 /// Evidence is saved at most this often, for all canaries together.
 pub(crate) const CHECKPOINT_MS: u64 = 1_000;
+/// A save that takes longer than this hangs. A slow disk takes tens of milliseconds.
+const HANGING_MS: u64 = 2_000;
 /// Events that wait for a store that cannot save. A rollback tells two; beyond this the oldest are lost, and counted.
 const UNSAVED_MAX: usize = 100;
 
@@ -23,8 +25,15 @@ pub(crate) struct Entry {
     pub(crate) state: State,
     /// Under which version the store has it; none if it has none.
     pub(crate) version: Option<Version>,
-    pub(crate) busy: Busy,
-    /// The state in force is newer than the saved one: the guard has braked.
+    /// Facts are being found out. The number tells a late answer from an expected one.
+    pub(crate) observing: Option<u64>,
+    /// Something is being saved, one thing at a time.
+    pub(crate) saving: Option<Pending>,
+    /// Since when, in milliseconds since 1970.
+    pub(crate) saving_since_ms: u64,
+    /// Somebody else writes this state: nothing advances any more.
+    pub(crate) fenced: bool,
+    /// The state in force is newer than the saved one: it braked before it was saved.
     pub(crate) dirty: bool,
     /// Told, and not saved yet.
     pub(crate) unsaved: VecDeque<Event>,
@@ -49,18 +58,6 @@ pub(crate) struct Entry {
     pub(crate) checks: Vec<CheckResult>,
 }
 
-/// What an entry is waiting for. While it waits nothing else begins; a brake does not wait.
-#[derive(Debug)]
-pub(crate) enum Busy {
-    No,
-    /// Facts are being found out. The number tells a late answer from an expected one.
-    Observing(u64),
-    /// Something is being saved.
-    Saving(Pending),
-    /// Somebody else writes this state. Nothing advances any more.
-    Fenced,
-}
-
 /// What follows when a save is done.
 #[derive(Debug)]
 pub(crate) enum Pending {
@@ -82,8 +79,15 @@ impl Entry {
         };
         let judged_ms = state.evidence.judged_ms();
         if judged_ms > 0 {
-            // What was bet after the last checkpoint is unknown, so the stake that fell due then is burnt, never bet twice.
-            state.evidence = state.evidence.resumed(judged_ms + CHECKPOINT_MS);
+            // What was bet after the last checkpoint is unknown, so the stake that fell due since is burnt, never bet twice.
+            let unknown_ms = now_ms.saturating_sub(state.judged_at_ms).max(CHECKPOINT_MS);
+            state.evidence = state.evidence.resumed(judged_ms.saturating_add(unknown_ms));
+        }
+        // A wall clock that was set back must not make anything wait for a time that is far away.
+        let latest_ms = now_ms.saturating_add(workload.plan.guard.warm_up_ms);
+        state.warm_up_until_ms = state.warm_up_until_ms.map(|until_ms| until_ms.min(latest_ms));
+        for time_ms in [&mut state.ticked_ms, &mut state.step_since_ms, &mut state.phase_since_ms] {
+            *time_ms = (*time_ms).min(now_ms);
         }
         let mut judge = Judge::new(now_ms);
         judge.track(&state.epoch);
@@ -92,7 +96,10 @@ impl Entry {
             workload,
             state,
             version,
-            busy: Busy::No,
+            observing: None,
+            saving: None,
+            saving_since_ms: 0,
+            fenced: false,
             dirty: false,
             unsaved: VecDeque::new(),
             events: events.into(),
@@ -111,11 +118,16 @@ impl Entry {
 
     /// The same canary under another plan. Facts that the former plan asked for are no longer waited for.
     pub(crate) fn reconfigured(self, workload: Workload) -> Self {
-        let busy = match self.busy {
-            Busy::Observing(_) => Busy::No,
-            busy => busy,
-        };
-        Self { workload, busy, ..self }
+        Self { workload, observing: None, ..self }
+    }
+
+    /// The canary has left the configuration. It moves no more, and what is in force is what is to be saved.
+    pub(crate) fn retire(&mut self) {
+        self.observing = None;
+        if matches!(self.saving, Some(Pending::Step(..))) {
+            self.saving = Some(Pending::Superseded);
+            self.dirty = true;
+        }
     }
 
     /// Puts a state in force. What was measured of a former step or run is no longer looked at.
@@ -176,17 +188,31 @@ impl Entry {
         self.state.ticked_ms.max(self.in_force_ms).saturating_add(self.workload.plan.interval_ms)
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.busy, Busy::No)
+    /// Whether a tick may begin. While a save is on its way it waits, but not for a store that hangs: a tick can still brake.
+    pub(crate) fn may_tick(&self, now_ms: u64) -> bool {
+        let hangs = now_ms.saturating_sub(self.saving_since_ms) >= HANGING_MS;
+        self.observing.is_none() && (self.saving.is_none() || hangs) && now_ms >= self.retry_ms
+    }
+
+    /// Whether a step may be saved that raises a weight or moves a primary.
+    pub(crate) fn may_advance(&self) -> bool {
+        self.may_save() && !self.dirty
+    }
+
+    /// Whether anything may be sent to the store.
+    pub(crate) fn may_save(&self) -> bool {
+        self.saving.is_none() && !self.fenced
     }
 
     /// Whether the evidence has moved on since it was last sent to the store.
     pub(crate) fn has_new_evidence(&self) -> bool {
-        self.version.is_some() && self.state.evidence.judged_ms() != self.saved_judged_ms
+        self.version.is_some() && self.observing.is_none() && self.state.evidence.judged_ms() != self.saved_judged_ms
     }
 
-    pub(crate) fn is_saving(&self) -> bool {
-        matches!(self.busy, Busy::Saving(_))
+    /// Sends something on its way to the store.
+    pub(crate) fn begin_saving(&mut self, pending: Pending, now_ms: u64) {
+        self.saving = Some(pending);
+        self.saving_since_ms = now_ms;
     }
 }
 

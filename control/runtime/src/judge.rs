@@ -30,6 +30,15 @@ impl Judge {
         self.bases.push(Base { epoch: epoch.id, w: epoch.coin.probability(), delta, scored: Cell::default() });
     }
 
+    /// Looks at nothing that was counted so far: the canary was away, and what was not scored then never will be.
+    pub(crate) fn rebase(&mut self, cells: &[(EpochId, Cell)], now_ms: u64) {
+        self.closed_ms = now_ms;
+        for base in &mut self.bases {
+            let now = cells.iter().find(|(epoch, _)| *epoch == base.epoch);
+            base.scored = now.map_or_else(Cell::default, |(_, cell)| *cell);
+        }
+    }
+
     /// Closes the slice: scores what the cells hold beyond what was scored before.
     pub(crate) fn advance(
         &mut self,

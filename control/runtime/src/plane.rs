@@ -12,6 +12,9 @@ pub trait DataPlane: Send + Sync + 'static {
     /// Leaves a checkpoint of the evidence with the canary's tripwire, or takes it away.
     fn arm(&self, canary: &CanaryKey, checkpoint: Option<Checkpoint>);
 
+    /// Whether the data plane has taken this run of the canary out of traffic by itself.
+    fn is_tripped(&self, canary: &CanaryKey, rollout: u64) -> bool;
+
     /// The evidence cells of the canary's epochs that may still change, counted since this process started.
     fn cells(&self, canary: &CanaryKey) -> Vec<(EpochId, Cell)>;
 

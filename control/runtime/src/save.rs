@@ -6,7 +6,7 @@ use tracing::{error, info};
 
 use crate::beat::Backing;
 use crate::controller::{Controller, Message};
-use crate::entry::{Busy, CHECKPOINT_MS, Entry, Pending, events};
+use crate::entry::{CHECKPOINT_MS, Entry, Pending, events};
 use crate::plane::DataPlane;
 use crate::store::{Event, Save, Store, StoreError, Swap};
 
@@ -14,14 +14,21 @@ use crate::store::{Event, Save, Store, StoreError, Swap};
 const RETRY_MS: u64 = 1_000;
 
 impl<S: Store, P: DataPlane> Controller<S, P> {
-    /// Saves a step; it comes into force when that is done, and not at all if it cannot be.
+    /// Saves a step; it comes into force when that is done. One that only brakes comes into force even if that fails.
     pub(crate) fn advance(&mut self, key: &CanaryKey, step: Step) {
-        let told = events(&step.notices, self.clock.now_ms());
+        let now_ms = self.clock.now_ms();
+        let told = events(&step.notices, now_ms);
         let Some(entry) = self.entries.get_mut(key) else { return };
-        let (canary, expected, state) = (key.clone(), entry.version, step.state.clone());
-        let save = Save { canary, expected, state, events: told.clone() };
-        entry.busy = Busy::Saving(Pending::Step(Box::new(step.state), told));
-        self.send(vec![save]);
+        if entry.may_advance() {
+            let (canary, expected, state) = (key.clone(), entry.version, step.state.clone());
+            let save = Save { canary, expected, state, events: told.clone() };
+            entry.begin_saving(Pending::Step(Box::new(step.state), told), now_ms);
+            self.send(vec![save]);
+        } else if entry.state.only_brakes(&step.state) {
+            self.put_in_force(key, step.state, told, now_ms, Backing::Unsaved);
+        } else {
+            entry.retry_ms = now_ms + RETRY_MS;
+        }
     }
 
     /// Saves brakes that are not saved yet.
@@ -45,8 +52,9 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
 
     fn keep(&mut self, wanted: impl Fn(&Entry) -> bool) {
         let mut batch = Vec::new();
-        for (key, entry) in &mut self.entries {
-            if !entry.is_idle() || !wanted(entry) {
+        let now_ms = self.clock.now_ms();
+        for (key, entry) in self.entries.iter_mut().chain(&mut self.retired) {
+            if !entry.may_save() || !wanted(entry) {
                 continue;
             }
             let told: Vec<Event> = entry.unsaved.drain(..).collect();
@@ -57,7 +65,7 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
                 events: told.clone(),
             });
             entry.saved_judged_ms = entry.state.evidence.judged_ms();
-            entry.busy = Busy::Saving(Pending::InForce(told));
+            entry.begin_saving(Pending::InForce(told), now_ms);
         }
         if !batch.is_empty() {
             self.send(batch);
@@ -93,14 +101,20 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         self.keep_brakes(now_ms);
     }
 
+    /// The entry of a canary, also of one that is no longer configured.
+    fn entry_mut(&mut self, key: &CanaryKey) -> Option<&mut Entry> {
+        self.entries.get_mut(key).or_else(|| self.retired.get_mut(key))
+    }
+
     fn swapped(&mut self, key: &CanaryKey, swap: Swap, now_ms: u64) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        let Busy::Saving(pending) = std::mem::replace(&mut entry.busy, Busy::No) else { return };
+        let plane = self.plane.clone();
+        let Some(entry) = self.entry_mut(key) else { return };
+        let Some(pending) = entry.saving.take() else { return };
         let Swap::Done(version) = swap else {
             let alarm = "somebody else writes the state of this canary; this process advances it no more, restart it when the other one is gone";
             error!(canary = %key, "{alarm}");
             entry.alarm = Some(alarm.to_owned());
-            entry.busy = Busy::Fenced;
+            entry.fenced = true;
             return;
         };
         entry.version = Some(version);
@@ -108,6 +122,10 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
             info!(canary = %key, "state is saved again");
         }
         match pending {
+            // A trip whose message is still on its way goes before the step.
+            Pending::Step(..) if entry.state.is_analysing() && plane.is_tripped(key, entry.state.rollout) => {
+                entry.dirty = true;
+            }
             Pending::Step(state, told) => {
                 entry.saved_judged_ms = state.evidence.judged_ms();
                 self.put_in_force(key, *state, told, now_ms, Backing::Saved);
@@ -118,18 +136,26 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
     }
 
     fn not_saved(&mut self, key: &CanaryKey, problem: &StoreError, now_ms: u64) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        let Busy::Saving(pending) = std::mem::replace(&mut entry.busy, Busy::No) else { return };
+        let Some(entry) = self.entry_mut(key) else { return };
+        let Some(pending) = entry.saving.take() else { return };
         entry.retry_ms = now_ms + RETRY_MS;
-        if let Pending::InForce(told) = pending {
-            let later = std::mem::take(&mut entry.unsaved);
-            entry.keep_unsaved(told.into_iter().chain(later));
+        let mut brakes = None;
+        match pending {
+            Pending::Step(state, told) => brakes = entry.state.only_brakes(&state).then_some((state, told)),
+            Pending::InForce(told) => {
+                let later = std::mem::take(&mut entry.unsaved);
+                entry.keep_unsaved(told.into_iter().chain(later));
+            }
+            Pending::Superseded => {}
         }
         let alarm = format!("state cannot be saved, so nothing advances (a bad canary is still taken off): {problem}");
         if entry.alarm.as_ref() != Some(&alarm) {
             error!(canary = %key, "{alarm}");
             entry.alarm = Some(alarm);
         }
-        self.post();
+        match brakes {
+            Some((state, told)) => self.put_in_force(key, *state, told, now_ms, Backing::Unsaved),
+            None => self.post(),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Watches the configuration directory: at any change everything is read anew, and used as a whole or not at all.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -8,11 +9,14 @@ use serin_config::{Problem, Set, Severity};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::board::Board;
 use crate::controller::Tell;
 use crate::interpret::{Interpreted, interpret};
 
 /// Editors write in several steps; this is how long the directory has to be quiet before it is read.
 const QUIET: Duration = Duration::from_millis(100);
+/// The longest that is waited for that.
+const QUIET_MAX: Duration = Duration::from_secs(2);
 /// Network file systems do not notify, so the directory is also read on a beat.
 const POLL: Duration = Duration::from_secs(30);
 
@@ -36,27 +40,38 @@ pub fn read(directory: &Path) -> std::io::Result<Reading> {
 }
 
 /// Watches until told to stop. `started_with` is what is in force.
-pub async fn watch(directory: PathBuf, started_with: Set, tell: Tell, stop: CancellationToken) {
+pub async fn watch(directory: PathBuf, started_with: Set, tell: Tell, board: Arc<Board>, stop: CancellationToken) {
     let (changed, mut changes) = mpsc::channel(1);
     let _watcher = start(&directory, changed);
-    let mut seen = started_with.content_hash;
+    let mut seen = Some(started_with.content_hash);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            Some(()) = changes.recv() => {
-                while let Ok(Some(())) = tokio::time::timeout(QUIET, changes.recv()).await {}
+            Some(()) = changes.recv() => quiet(&mut changes).await,
+            () = tokio::time::sleep(POLL) => {
+                // What was refused may be good by now although no file has changed: a name can be looked up again, another
+                // version was promoted, a directory is back.
+                seen = seen.filter(|_| board.read().refused_config.is_empty());
             }
-            () = tokio::time::sleep(POLL) => {}
         }
         seen = reread(&directory, seen, &started_with, &tell).await;
     }
 }
 
+/// Waits until nothing has changed for a while, but not for ever: a file may be written all the time.
+async fn quiet(changes: &mut mpsc::Receiver<()>) {
+    let is_quiet = async { while let Ok(Some(())) = tokio::time::timeout(QUIET, changes.recv()).await {} };
+    let _ = tokio::time::timeout(QUIET_MAX, is_quiet).await;
+}
+
 /// The watcher; without one the directory is polled.
 fn start(directory: &Path, changed: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
     // A full channel already promises another reading.
-    let on_event = move |_| {
-        let _ = changed.try_send(());
+    let on_event = move |event: notify::Result<notify::Event>| {
+        // Reading the files is an event too, and must not ask for another reading.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            let _ = changed.try_send(());
+        }
     };
     let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
         watcher.watch(directory, RecursiveMode::NonRecursive)?;
@@ -74,7 +89,8 @@ fn same_process(one: &Set, other: &Set) -> bool {
     addresses(one) == addresses(other) && settings(one) == settings(other)
 }
 
-async fn reread(directory: &Path, seen: u64, started_with: &Set, tell: &Tell) -> u64 {
+/// Reads the directory and uses it, unless it is what was seen last. Gives what was seen now.
+async fn reread(directory: &Path, seen: Option<u64>, started_with: &Set, tell: &Tell) -> Option<u64> {
     let path = directory.to_owned();
     let reading = match tokio::task::spawn_blocking(move || read(&path)).await {
         Ok(Ok(reading)) => reading,
@@ -88,7 +104,7 @@ async fn reread(directory: &Path, seen: u64, started_with: &Set, tell: &Tell) ->
         }
     };
     let Reading { interpreted, set } = reading;
-    if set.content_hash == seen {
+    if seen == Some(set.content_hash) {
         return seen;
     }
     if interpreted.has_errors() {
@@ -105,5 +121,5 @@ async fn reread(directory: &Path, seen: u64, started_with: &Set, tell: &Tell) ->
         }
         tell.configured(interpreted.workloads).await;
     }
-    set.content_hash
+    Some(set.content_hash)
 }

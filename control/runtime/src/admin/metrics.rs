@@ -250,6 +250,9 @@ mod tests {
     impl DataPlane for Plane {
         fn publish(&self, _: RouteTable) {}
         fn arm(&self, _: &CanaryKey, _: Option<Checkpoint>) {}
+        fn is_tripped(&self, _: &CanaryKey, _: u64) -> bool {
+            false
+        }
         fn cells(&self, _: &CanaryKey) -> Vec<(EpochId, Cell)> {
             Vec::new()
         }

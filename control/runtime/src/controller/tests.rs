@@ -13,7 +13,6 @@ use serin_route::{Audience, Host, RouteTable};
 use tokio::sync::watch;
 
 use super::*;
-use crate::entry::Busy;
 use crate::plane::EdgeView;
 use crate::store::{Save, Version};
 use crate::workload::Routing;
@@ -24,6 +23,7 @@ struct Plane {
     tables: Mutex<Vec<RouteTable>>,
     armed: Mutex<Option<Checkpoint>>,
     cells: Mutex<Vec<(EpochId, Cell)>>,
+    tripped: Mutex<Option<u64>>,
 }
 
 impl DataPlane for Plane {
@@ -32,6 +32,9 @@ impl DataPlane for Plane {
     }
     fn arm(&self, _: &CanaryKey, checkpoint: Option<Checkpoint>) {
         *self.armed.lock() = checkpoint;
+    }
+    fn is_tripped(&self, _: &CanaryKey, rollout: u64) -> bool {
+        *self.tripped.lock() == Some(rollout)
     }
     fn cells(&self, _: &CanaryKey) -> Vec<(EpochId, Cell)> {
         self.cells.lock().clone()
@@ -167,9 +170,19 @@ impl Rig {
         self.answer_ready().await;
     }
 
+    /// The same tick with a canary that has been dead for ever.
+    async fn tick_with_dead_canary(&mut self) {
+        tokio::time::advance(Duration::from_millis(INTERVAL_MS)).await;
+        self.controller.beat();
+        let (number, canary) = (self.controller.entries[&self.key].observing.expect("a tick"), self.key.clone());
+        let (primary, canary_arm) = (Readiness::Ready, Readiness::Dead("gone".to_owned()));
+        self.controller.hear(Message::Observed { canary, number, primary, canary_arm, took: Duration::ZERO });
+        self.hear_all().await;
+    }
+
     /// Answers an observation under way with "ready", and hears what follows until nothing more comes.
     async fn answer_ready(&mut self) {
-        if let Busy::Observing(number) = self.controller.entries[&self.key].busy {
+        if let Some(number) = self.controller.entries[&self.key].observing {
             let (primary, canary_arm) = (Readiness::Ready, Readiness::Ready);
             let canary = self.key.clone();
             self.controller.hear(Message::Observed { canary, number, primary, canary_arm, took: Duration::ZERO });
@@ -392,4 +405,136 @@ async fn a_canary_that_leaves_the_configuration_comes_back_where_it_stood() {
         (rig.state().phase, rig.state().weight, rig.state().rollout),
         (before.phase, before.weight, before.rollout)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_rollback_comes_into_force_without_a_store_not_only_the_guards() {
+    let mut rig = Rig::at_first_weight().await;
+    *rig.store.fails.lock() = true;
+    rig.tick_with_dead_canary().await;
+    assert_eq!((rig.weight(), rig.state().phase), (0, Phase::Failed));
+
+    let mut rig = Rig::at_first_weight().await;
+    *rig.store.fails.lock() = true;
+    rig.controller.hear(Message::Configured(vec![workload("app", "1")]));
+    rig.answer_ready().await;
+    assert_eq!((rig.weight(), rig.state().phase), (0, Phase::Failed), "a revert");
+    *rig.store.fails.lock() = false;
+    rig.tick().await;
+    assert_eq!((rig.saved().phase, rig.saved().weight.percent()), (Phase::Failed, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_holds_up_no_rollback_either() {
+    let mut rig = Rig::at_first_weight().await;
+    let store = rig.store.clone();
+    let held = store.gate.try_acquire().expect("nobody is saving");
+    rig.tick().await;
+    assert!(rig.controller.entries[&rig.key].saving.is_some(), "the step to 40 hangs");
+    rig.tick_with_dead_canary().await;
+    assert_eq!((rig.weight(), rig.state().phase), (0, Phase::Failed));
+    drop(held);
+    rig.hear_all().await;
+    assert_eq!(
+        (rig.weight(), rig.saved().phase),
+        (0, Phase::Failed),
+        "the step never came into force, the rollback is saved"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_warm_up_waits_for_no_store() {
+    let mut rig = Rig::at_first_weight().await;
+    assert!(matches!(rig.state().epoch.judging, serin_rollout::Judging::WarmUp(_)));
+    *rig.store.fails.lock() = true;
+    for _ in 0..2 {
+        tokio::time::advance(Duration::from_millis(INTERVAL_MS)).await;
+        rig.controller.begin_due_ticks();
+        rig.controller.entries.get_mut(&rig.key).expect("there").observing = None;
+        let narrowed = serin_rollout::narrow(
+            &rig.controller.entries[&rig.key].workload.plan,
+            rig.state(),
+            rig.controller.clock.now_ms(),
+        );
+        if let Some(step) = narrowed {
+            let key = rig.key.clone();
+            rig.controller.advance(&key, step);
+        }
+        rig.hear_all().await;
+    }
+    assert!(matches!(rig.state().epoch.judging, serin_rollout::Judging::Full(_)), "{:?}", rig.state().epoch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_was_saved_loses_to_a_trip_whose_message_is_still_on_its_way() {
+    let mut rig = Rig::at_first_weight().await;
+    let store = rig.store.clone();
+    let held = store.gate.try_acquire().expect("nobody is saving");
+    rig.tick().await;
+    let rollout = rig.state().rollout;
+    *rig.plane.tripped.lock() = Some(rollout);
+    drop(held);
+    rig.hear_all().await;
+    assert_eq!(rig.weight(), 20, "the step to 40 is not put in force");
+    rig.trip(rollout);
+    rig.tick().await;
+    assert_eq!((rig.weight(), rig.saved().phase), (0, Phase::Failed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_taken_out_of_the_files_and_put_back_is_not_judged_twice_for_the_same_requests() {
+    let mut rig = Rig::at_first_weight().await;
+    *rig.plane.cells.lock() = vec![(rig.state().epoch.id, Cell { n: 300, a: 9, b: 0, done: 300 })];
+    tokio::time::advance(Duration::from_millis(200)).await;
+    rig.controller.beat();
+    rig.hear_all().await;
+    let before = rig.state().evidence.ln_e();
+    rig.controller.hear(Message::Configured(vec![workload("other", "1")]));
+    rig.controller.hear(Message::Configured(vec![workload("app", "2")]));
+    tokio::time::advance(Duration::from_millis(200)).await;
+    rig.controller.beat();
+    assert!(rig.state().evidence.ln_e() <= before, "{} after {before}", rig.state().evidence.ln_e());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_may_leave_and_come_back_while_its_step_or_its_brake_is_unsaved() {
+    let mut rig = Rig::at_first_weight().await;
+    let store = rig.store.clone();
+    let held = store.gate.try_acquire().expect("nobody is saving");
+    rig.tick().await;
+    rig.controller.hear(Message::Configured(vec![workload("other", "1")]));
+    rig.controller.hear(Message::Configured(vec![workload("app", "2")]));
+    drop(held);
+    rig.hear_all().await;
+    rig.tick().await;
+    rig.tick().await;
+    let entry = &rig.controller.entries[&rig.key];
+    assert_eq!((entry.fenced, entry.alarm.as_ref(), rig.weight()), (false, None, 40));
+
+    let mut rig = Rig::at_first_weight().await;
+    *rig.store.fails.lock() = true;
+    rig.trip(rig.state().rollout);
+    rig.hear_all().await;
+    rig.controller.hear(Message::Configured(vec![workload("other", "1")]));
+    rig.controller.hear(Message::Configured(vec![workload("app", "2")]));
+    *rig.store.fails.lock() = false;
+    rig.tick().await;
+    assert_eq!((rig.saved().phase, rig.saved().weight.percent()), (Phase::Failed, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_a_step_under_way_will_serve_cannot_be_removed() {
+    let mut rig = Rig::at_first_weight().await;
+    rig.tick().await;
+    assert_eq!(rig.weight(), 40);
+    let store = rig.store.clone();
+    let held = store.gate.try_acquire().expect("nobody is saving");
+    rig.tick().await;
+    let mut without = workload("app", "1");
+    without.routing.versions.remove(&Revision("2".to_owned()));
+    rig.controller.hear(Message::Configured(vec![without]));
+    assert_eq!(rig.controller.board.read().refused_config.len(), 1, "version 2 is about to be the primary");
+    drop(held);
+    rig.hear_all().await;
+    assert_eq!(rig.state().phase, Phase::Promoting);
 }
