@@ -43,8 +43,9 @@ impl Attempt {
         }
         let latency_us = self.head.map_or_else(|| self.elapsed_us(), |(_, us)| us);
         let shard = self.route.shard();
-        shard.ended(self.arm, self.assignment, outcome, Some(latency_us));
+        // The end comes last: what has ended is complete to whoever reads it.
         shard.served(self.arm, outcome);
+        shard.ended(self.arm, self.assignment, outcome, Some(latency_us));
         if self.arm == Arm::Canary && self.assignment.is_evidence() && outcome.is_failure() {
             self.route.tripwire.look();
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use serin_analysis::EPOCHS_MAX;
 use serin_measure::{Arm, BootId, CanaryKey, Cell, CellKey, Cuts, EpochCounts, EpochId, EpochMeter, Snapshot};
 use serin_route::RouteTable;
 use tokio::sync::mpsc;
@@ -88,8 +89,11 @@ impl Meters {
     /// The evidence cells of the epochs that may still change.
     pub(crate) fn cells(&self, canary: &CanaryKey) -> Vec<(EpochId, Cell)> {
         let mut canaries = self.canaries.lock();
-        let live = canaries.get_mut(canary).into_iter().flat_map(|canary| &mut canary.live);
-        live.map(|(epoch, live)| (*epoch, live.meter.cut(&mut live.cuts))).collect()
+        let Some(canary) = canaries.get_mut(canary) else { return Vec::new() };
+        // The newest folded ones too: their last outcomes may have come after the last look.
+        let folded = canary.folded.iter().rev().take(EPOCHS_MAX).map(|(epoch, counts)| (*epoch, counts.cell()));
+        let live = canary.live.iter_mut().map(|(epoch, live)| (*epoch, live.meter.cut(&mut live.cuts)));
+        live.chain(folded).collect()
     }
 
     /// Everything counted since the start, of one canary or of all.
@@ -119,10 +123,11 @@ impl CanaryMeters {
             if live.left.is_none_or(|left| now.duration_since(left) < GRACE) {
                 return true;
             }
-            let counts = live.meter.snapshot();
-            if in_flight(&counts) > 0 {
+            if in_flight(&live.meter.snapshot()) > 0 {
                 return true;
             }
+            // Read again: the first reading may have begun before the last request ended.
+            let counts = live.meter.snapshot();
             self.folded.entry(*epoch).or_default().merge(&counts);
             false
         });

@@ -64,8 +64,9 @@ impl Tripwire {
         let meters = self.meters.load();
         let ln_e =
             checkpoint.look(|epoch| meters.iter().find(|meter| meter.key().epoch == epoch).map(|meter| meter.look()));
+        // The maximum, so that a look that was slow cannot put an older run in the place of a newer one.
         if checkpoint.stake.crossed(ln_e)
-            && self.tripped.swap(checkpoint.rollout, Ordering::AcqRel) != checkpoint.rollout
+            && self.tripped.fetch_max(checkpoint.rollout, Ordering::AcqRel) < checkpoint.rollout
         {
             let tripped = Tripped { canary: self.canary.clone(), rollout: checkpoint.rollout, ln_e };
             // Nobody listens during shutdown; the flag holds all the same.
