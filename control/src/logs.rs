@@ -5,11 +5,12 @@ use tracing_subscriber::EnvFilter;
 use crate::arguments::LogFormat;
 
 /// Pingora logs at `error` what clients do, and every connection that breaks; that is counted, not told.
-const FILTER: &str = "info,pingora_core=off,pingora_proxy=off";
+const SILENCED: &str = "pingora_core=off,pingora_proxy=off";
 
 /// Starts logging. `SERIN_LOG` sets levels, such as `debug` or `serin_runtime=debug`.
 pub(crate) fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("SERIN_LOG").unwrap_or_else(|_| EnvFilter::new(FILTER));
+    let wanted = std::env::var("SERIN_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter = EnvFilter::new(format!("{SILENCED},{wanted}"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => {

@@ -13,7 +13,7 @@ use serin_runtime::{Routing, Workload};
 use crate::arguments::RunArguments;
 
 /// The split begins within this, in milliseconds.
-const INTERVAL_MS: u64 = 100;
+const INTERVAL_MS: u64 = 1_000;
 
 /// The workload that the arguments describe.
 pub(crate) fn workload(arguments: &RunArguments) -> Result<Workload> {

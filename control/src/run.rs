@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serin_config::{Set, SettingsSpec, Severity};
 use serin_measure::BootId;
-use serin_proxy::{Bound, Edge, Settings};
+use serin_proxy::{Bound, Settings};
 use serin_runtime::store::{Store as _, sqlite::Sqlite};
 use serin_runtime::watch::{Reading, read, watch};
 use serin_runtime::{Board, Controller, Workload, admin};
@@ -60,9 +60,7 @@ pub(crate) fn run(arguments: RunArguments) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the control runtime")?;
-    let drain = start.settings.drain();
-    let edge = runtime.block_on(serve(&arguments, start))?;
-    edge.stop(drain);
+    runtime.block_on(serve(&arguments, start))?;
     runtime.shutdown_timeout(Duration::from_secs(1));
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
@@ -98,9 +96,10 @@ fn prepare(arguments: &RunArguments) -> Result<Option<Start>> {
     Ok(Some(Start { workloads: interpreted.workloads, settings, listen, source }))
 }
 
-/// Starts everything and returns when the process is to end, with the edge still serving what is in flight.
-async fn serve(arguments: &RunArguments, start: Start) -> Result<Edge> {
+/// Starts everything, and returns when the process was told to stop and what was in flight has ended.
+async fn serve(arguments: &RunArguments, start: Start) -> Result<()> {
     let mut signals = Signals::catch()?;
+    let drain = start.settings.drain();
     let store = open(&start).await?;
     let mut saves = store.watch();
     let bound = Bound::bind(edge_settings(arguments, &start), BootId(getrandom::u64()?))?;
@@ -123,12 +122,16 @@ async fn serve(arguments: &RunArguments, start: Start) -> Result<Edge> {
     tokio::spawn(pass_on_trips(tripped, tell.clone()));
     tokio::spawn(admin::serve(admin, board.clone(), plane.clone(), env!("CARGO_PKG_VERSION"), stop_admin.clone()));
     if let Source::Directory { path, set, .. } = start.source {
-        tokio::spawn(watch(path, *set, tell, stop.clone()));
+        tokio::spawn(watch(path, *set, tell, board.clone(), stop.clone()));
     }
     let mut control = tokio::spawn(controller.run(stop.clone()));
     tokio::select! {
         () = signals.told_to_stop() => {}
-        ended = &mut control => bail!("the control loop ended by itself: {ended:?}"),
+        ended = &mut control => {
+            // The last table and the tripwires go on protecting users.
+            tracing::error!("the control loop broke off, nothing advances until a restart: {ended:?}");
+            signals.told_to_stop().await;
+        }
     }
 
     tracing::info!("told to stop: readiness withdrawn, draining");
@@ -138,13 +141,26 @@ async fn serve(arguments: &RunArguments, start: Start) -> Result<Edge> {
         () = tokio::time::sleep(arguments.drain_delay) => {}
         () = signals.told_to_stop() => {}
     }
+    let drained = tokio::task::spawn_blocking(move || edge.stop(drain));
+    tokio::select! {
+        _ = drained => {}
+        // Told twice: what is in flight is given up.
+        () = signals.told_to_stop() => {}
+    }
+    // The loop ends after the edge, so that a trip in the last requests is saved too.
     stop.cancel();
-    control.await.context("the control loop broke off")?;
-    // Its last user is gone, so the store closes. A disk that hangs does not keep the process.
-    let closed = async { while saves.changed().await.is_ok() {} };
-    let _ = tokio::time::timeout(CLOSE_WITHIN, closed).await;
+    let closed = async {
+        if !control.is_finished() {
+            let _ = control.await;
+        }
+        // When its last user is gone, the store closes.
+        while saves.changed().await.is_ok() {}
+    };
+    if tokio::time::timeout(CLOSE_WITHIN, closed).await.is_err() {
+        tracing::error!("the state could not be closed in time; what was saved is saved");
+    }
     stop_admin.cancel();
-    Ok(edge)
+    Ok(())
 }
 
 async fn open(start: &Start) -> Result<Sqlite> {

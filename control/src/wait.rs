@@ -46,6 +46,8 @@ fn ended(rollout: &RolloutView, revision: Option<&str>) -> Option<End> {
     match rollout.phase.as_str() {
         "Succeeded" | "Initialized" if is_meant(&rollout.primary.revision) => Some(End::Promoted),
         "Failed" if is_meant(&rollout.canary.revision) => Some(End::Failed),
+        // A target that was turned back in mid-run: the canary that failed is the one before.
+        "Failed" if rollout.canary.revision == rollout.primary.revision => Some(End::Failed),
         _ => None,
     }
 }
