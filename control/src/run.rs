@@ -10,12 +10,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serin_config::{Set, SettingsSpec, Severity};
 use serin_measure::BootId;
-use serin_proxy::{Bound, Settings};
+use serin_proxy::{Bound, Edge, Settings};
 use serin_runtime::store::{Store as _, sqlite::Sqlite};
-use serin_runtime::watch::{Reading, read, watch};
+use serin_runtime::watch::{Reading, read, watch as watch_files};
 use serin_runtime::{Board, Controller, Workload, admin};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{LogFormat, RunArguments};
@@ -98,10 +100,10 @@ fn prepare(arguments: &RunArguments) -> Result<Option<Start>> {
 
 /// Starts everything, and returns when the process was told to stop and what was in flight has ended.
 async fn serve(arguments: &RunArguments, start: Start) -> Result<()> {
-    let mut signals = Signals::catch()?;
+    let signals = Signals::catch()?;
     let drain = start.settings.drain();
     let store = open(&start).await?;
-    let mut saves = store.watch();
+    let saves = store.watch();
     let bound = Bound::bind(edge_settings(arguments, &start), BootId(getrandom::u64()?))?;
     let admin_address = arguments.admin.unwrap_or_else(|| start.settings.admin());
     let admin = TcpListener::bind(admin_address)
@@ -122,45 +124,66 @@ async fn serve(arguments: &RunArguments, start: Start) -> Result<()> {
     tokio::spawn(pass_on_trips(tripped, tell.clone()));
     tokio::spawn(admin::serve(admin, board.clone(), plane.clone(), env!("CARGO_PKG_VERSION"), stop_admin.clone()));
     if let Source::Directory { path, set, .. } = start.source {
-        tokio::spawn(watch(path, *set, tell, board.clone(), stop.clone()));
+        tokio::spawn(watch_files(path, *set, tell, board.clone(), stop.clone()));
     }
-    let mut control = tokio::spawn(controller.run(stop.clone()));
-    tokio::select! {
-        () = signals.told_to_stop() => {}
-        ended = &mut control => {
-            // The last table and the tripwires go on protecting users.
-            tracing::error!("the control loop broke off, nothing advances until a restart: {ended:?}");
-            signals.told_to_stop().await;
+    let control = tokio::spawn(controller.run(stop.clone()));
+    let mut running = Running { signals, edge, board, control, stop };
+    running.until_told_to_stop().await;
+    running.drain(arguments.drain_delay, drain, saves).await;
+    stop_admin.cancel();
+    Ok(())
+}
+
+/// A process that serves.
+struct Running {
+    signals: Signals,
+    edge: Edge,
+    board: Arc<Board>,
+    control: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Running {
+    /// Waits for a signal. If the loop breaks off, the last table and the tripwires go on protecting users.
+    async fn until_told_to_stop(&mut self) {
+        tokio::select! {
+            () = self.signals.told_to_stop() => {}
+            ended = &mut self.control => {
+                tracing::error!("the control loop broke off, nothing advances until a restart: {ended:?}");
+                self.signals.told_to_stop().await;
+            }
         }
     }
 
-    tracing::info!("told to stop: readiness withdrawn, draining");
-    board.drain();
-    plane.0.drain();
-    tokio::select! {
-        () = tokio::time::sleep(arguments.drain_delay) => {}
-        () = signals.told_to_stop() => {}
-    }
-    let drained = tokio::task::spawn_blocking(move || edge.stop(drain));
-    tokio::select! {
-        _ = drained => {}
-        // Told twice: what is in flight is given up.
-        () = signals.told_to_stop() => {}
-    }
-    // The loop ends after the edge, so that a trip in the last requests is saved too.
-    stop.cancel();
-    let closed = async {
-        if !control.is_finished() {
-            let _ = control.await;
+    /// Readiness goes first, then the listeners, then a bounded wait for what is in flight; the loop ends last.
+    async fn drain(self, delay: Duration, patience: Duration, mut saves: watch::Receiver<u64>) {
+        let Self { mut signals, edge, board, control, stop } = self;
+        tracing::info!("told to stop: readiness withdrawn, draining");
+        board.drain();
+        edge.handle().drain();
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = signals.told_to_stop() => {}
         }
-        // When its last user is gone, the store closes.
-        while saves.changed().await.is_ok() {}
-    };
-    if tokio::time::timeout(CLOSE_WITHIN, closed).await.is_err() {
-        tracing::error!("the state could not be closed in time; what was saved is saved");
+        let drained = tokio::task::spawn_blocking(move || edge.stop(patience));
+        tokio::select! {
+            _ = drained => {}
+            // Told twice: what is in flight is given up.
+            () = signals.told_to_stop() => {}
+        }
+        // The loop ends after the edge, so that a trip in the last requests is saved too.
+        stop.cancel();
+        let closed = async {
+            if !control.is_finished() {
+                let _ = control.await;
+            }
+            // When its last user is gone, the store closes.
+            while saves.changed().await.is_ok() {}
+        };
+        if tokio::time::timeout(CLOSE_WITHIN, closed).await.is_err() {
+            tracing::error!("the state could not be closed in time; what was saved is saved");
+        }
     }
-    stop_admin.cancel();
-    Ok(())
 }
 
 async fn open(start: &Start) -> Result<Sqlite> {

@@ -122,6 +122,11 @@ impl Bound {
 }
 
 impl Edge {
+    /// The handle.
+    pub fn handle(&self) -> EdgeHandle {
+        self.handle.clone()
+    }
+
     /// Stops accepting, lets requests in flight finish for at most `patience`, and returns. Blocks.
     pub fn stop(self, patience: Duration) {
         self.handle.draining.store(true, Ordering::Relaxed);

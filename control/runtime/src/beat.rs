@@ -5,9 +5,10 @@ use std::time::Duration;
 use serin_analysis::{GuardReport, Stake};
 use serin_measure::{Arm, CanaryKey};
 use serin_rollout::{
-    Brake, Guard, GuardMode, Observation, Plan, Readiness, State, brake, desired, narrow, needs, news, report, step,
+    Brake, Guard, GuardMode, Level, Observation, Plan, Readiness, State, brake, desired, narrow, needs, news, report,
+    step,
 };
-use tracing::{error, info, info_span};
+use tracing::{info, info_span, warn};
 
 use crate::controller::{Controller, Message};
 use crate::entry::{Entry, Pending, events};
@@ -102,7 +103,6 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
             self.put_in_force(key, step.state, events(&step.notices, now_ms), now_ms, Backing::Unsaved);
             self.keep_brakes(now_ms);
         } else if let Some(step) = brake(plan, &entry.state, &cause, now_ms) {
-            error!(canary = %key, rollout, weight = %entry.state.weight, "guard rolls back: {}", cause.message);
             // In force first, saved when saving works: braking needs nothing.
             self.put_in_force(key, step.state, events(&step.notices, now_ms), now_ms, Backing::Unsaved);
             self.keep_brakes(now_ms);
@@ -230,7 +230,7 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         let (namespace, name) = (key.namespace(), key.name());
         let State { phase, weight, rollout, .. } = &state;
         let span = info_span!("rollout", namespace, name, %phase, %weight, run = rollout);
-        span.in_scope(|| told.iter().for_each(|event| info!("{}", event.message)));
+        span.in_scope(|| told.iter().for_each(log));
         if state.phase != entry.state.phase {
             let ended = self.tally.ended.entry(key.clone()).or_default();
             ended.count(state.phase, entry.workload.plan.skip_analysis);
@@ -253,5 +253,14 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
             }
         }
         self.publish();
+    }
+}
+
+/// An event as a log line, as loud as it is serious.
+fn log(event: &Event) {
+    if event.level == Level::Warning.as_str() {
+        warn!("{}", event.message);
+    } else {
+        info!("{}", event.message);
     }
 }

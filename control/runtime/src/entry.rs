@@ -1,4 +1,17 @@
 //! One canary under control: what is in force, what is being found out or saved, what was told.
+//!
+//! ```text
+//!              tick due                    step                      saved
+//!   at rest ───────────▶ observing ───────────────▶ saving: Step ───────────▶ in force, at rest
+//!      ▲                                               │  │ a brake: in force at once, dirty
+//!      │ saved                                         │  ▼
+//!      └───────────── saving: InForce ◀── dirty ◀──────┼─ saving: Superseded (what comes back is old)
+//!                            ▲                         │
+//!                            └── new evidence          └─ failed: a step that only brakes comes into force, dirty
+//! ```
+//!
+//! `dirty` is a state in force that the store does not have yet. While it lasts, or a save hangs, ticks go on and can brake,
+//! but nothing advances.
 
 use std::collections::VecDeque;
 
