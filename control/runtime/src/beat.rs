@@ -36,6 +36,7 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
             self.look_back(&key, now_ms);
             self.begin_what_is_due(&key, now_ms);
         }
+        self.sound_the_alarm_for_saves_that_hang(now_ms);
         self.keep_what_changed(now_ms);
         self.post();
     }
@@ -99,10 +100,8 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         let key = &plan.canary;
         let Some(entry) = self.entries.get(key).filter(|entry| entry.state.is_analysing()) else { return };
         let cause = Brake { rollout, ln_e, message: self.guard_report(entry, ln_e).short() };
-        if let Some(step) = report(plan, &entry.state, &cause, now_ms) {
-            self.put_in_force(key, step.state, events(&step.notices, now_ms), now_ms, Backing::Unsaved);
-            self.keep_brakes(now_ms);
-        } else if let Some(step) = brake(plan, &entry.state, &cause, now_ms) {
+        let reported = report(plan, &entry.state, &cause, now_ms);
+        if let Some(step) = reported.or_else(|| brake(plan, &entry.state, &cause, now_ms)) {
             // In force first, saved when saving works: braking needs nothing.
             self.put_in_force(key, step.state, events(&step.notices, now_ms), now_ms, Backing::Unsaved);
             self.keep_brakes(now_ms);

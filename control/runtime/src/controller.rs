@@ -303,7 +303,7 @@ pub enum StartError {
     Unacceptable(#[from] Unacceptable),
 }
 
-/// Every version that a state sends traffic to has to be listed.
+/// The version behind the primary has to be listed: nothing could take its place.
 fn check_versions(workload: &Workload, state: &serin_rollout::State) -> Result<(), Unacceptable> {
     let desired = serin_rollout::desired(&workload.plan, state);
     // A run whose canary is no longer listed is about to be restarted or reverted by the edit that removed it.

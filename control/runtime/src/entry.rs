@@ -28,7 +28,7 @@ use crate::workload::Workload;
 pub(crate) const CHECKPOINT_MS: u64 = 1_000;
 /// A save that takes longer than this hangs. A slow disk takes tens of milliseconds.
 const HANGING_MS: u64 = 2_000;
-/// Events that wait for a store that cannot save. A rollback tells two; beyond this the oldest are lost, and counted.
+/// Events that wait for a store that cannot save. A rollback tells two; beyond this the oldest are lost.
 const UNSAVED_MAX: usize = 100;
 
 #[derive(Debug)]
@@ -201,10 +201,14 @@ impl Entry {
         self.state.ticked_ms.max(self.in_force_ms).saturating_add(self.workload.plan.interval_ms)
     }
 
+    /// Whether a save has been on its way for longer than a store takes that works.
+    pub(crate) fn save_hangs(&self, now_ms: u64) -> bool {
+        self.saving.is_some() && now_ms.saturating_sub(self.saving_since_ms) >= HANGING_MS
+    }
+
     /// Whether a tick may begin. While a save is on its way it waits, but not for a store that hangs: a tick can still brake.
     pub(crate) fn may_tick(&self, now_ms: u64) -> bool {
-        let hangs = now_ms.saturating_sub(self.saving_since_ms) >= HANGING_MS;
-        self.observing.is_none() && (self.saving.is_none() || hangs) && now_ms >= self.retry_ms
+        self.observing.is_none() && (self.saving.is_none() || self.save_hangs(now_ms)) && now_ms >= self.retry_ms
     }
 
     /// Whether a step may be saved that raises a weight or moves a primary.

@@ -101,6 +101,13 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         self.keep_brakes(now_ms);
     }
 
+    /// A save that does not come back is told like one that failed.
+    pub(crate) fn sound_the_alarm_for_saves_that_hang(&mut self, now_ms: u64) {
+        for (key, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.save_hangs(now_ms)) {
+            sound_the_alarm(key, entry, "the store does not answer");
+        }
+    }
+
     /// The entry of a canary, also of one that is no longer configured.
     fn entry_mut(&mut self, key: &CanaryKey) -> Option<&mut Entry> {
         self.entries.get_mut(key).or_else(|| self.retired.get_mut(key))
@@ -148,14 +155,19 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
             }
             Pending::Superseded => {}
         }
-        let alarm = format!("state cannot be saved, so nothing advances (a bad canary is still taken off): {problem}");
-        if entry.alarm.as_ref() != Some(&alarm) {
-            error!(canary = %key, "{alarm}");
-            entry.alarm = Some(alarm);
-        }
+        sound_the_alarm(key, entry, &problem.to_string());
         match brakes {
             Some((state, told)) => self.put_in_force(key, *state, told, now_ms, Backing::Unsaved),
             None => self.post(),
         }
+    }
+}
+
+/// Tells a person why a state is not saved, once as long as the reason stays the same.
+fn sound_the_alarm(key: &CanaryKey, entry: &mut Entry, why: &str) {
+    let alarm = format!("state cannot be saved, so nothing advances (a bad canary is still taken off): {why}");
+    if entry.alarm.as_ref() != Some(&alarm) {
+        error!(canary = %key, "{alarm}");
+        entry.alarm = Some(alarm);
     }
 }
