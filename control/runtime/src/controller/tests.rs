@@ -1,216 +1,17 @@
 //! The loop taken by hand: what comes into force before and after it is saved, and what no store can hold up.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use serin_analysis::Checkpoint;
-use serin_measure::{Arm, Cell, EpochId, Snapshot};
-use serin_rollout::{Guard, GuardMode, Phase, Plan, State, Steps, Strategy, Target, Weight};
-use serin_route::{Audience, Host, RouteTable};
-use tokio::sync::watch;
+use serin_measure::Cell;
+use serin_rollout::Phase;
 
 use super::*;
-use crate::plane::EdgeView;
-use crate::store::{Save, Version};
-use crate::workload::Routing;
+use crate::store::Version;
 
-/// A data plane that remembers what it was given and counts what it is told.
-#[derive(Default)]
-struct Plane {
-    tables: Mutex<Vec<RouteTable>>,
-    armed: Mutex<Option<Checkpoint>>,
-    cells: Mutex<Vec<(EpochId, Cell)>>,
-    tripped: Mutex<Option<u64>>,
-}
+mod rig;
 
-impl DataPlane for Plane {
-    fn publish(&self, table: RouteTable) {
-        self.tables.lock().push(table);
-    }
-    fn arm(&self, _: &CanaryKey, checkpoint: Option<Checkpoint>) {
-        *self.armed.lock() = checkpoint;
-    }
-    fn is_tripped(&self, _: &CanaryKey, rollout: u64) -> bool {
-        *self.tripped.lock() == Some(rollout)
-    }
-    fn cells(&self, _: &CanaryKey) -> Vec<(EpochId, Cell)> {
-        self.cells.lock().clone()
-    }
-    fn snapshot(&self, _: Option<&CanaryKey>) -> Snapshot {
-        Snapshot::new()
-    }
-    fn edge(&self) -> EdgeView {
-        EdgeView::default()
-    }
-}
-
-/// A store in memory that can be told to fail, to wait, or to have been written by somebody else.
-struct Memory {
-    saved: Mutex<BTreeMap<CanaryKey, Saved>>,
-    batches: Mutex<Vec<usize>>,
-    fails: Mutex<bool>,
-    gate: tokio::sync::Semaphore,
-    changes: watch::Sender<u64>,
-}
-
-impl Memory {
-    fn open() -> Self {
-        let gate = tokio::sync::Semaphore::new(1);
-        Self {
-            saved: Mutex::default(),
-            batches: Mutex::default(),
-            fails: Mutex::default(),
-            gate,
-            changes: watch::Sender::default(),
-        }
-    }
-}
-
-impl Store for Memory {
-    async fn load(&self) -> Result<Vec<Saved>, StoreError> {
-        Ok(self.saved.lock().values().cloned().collect())
-    }
-
-    async fn save(&self, batch: Vec<Save>) -> Result<Vec<Swap>, StoreError> {
-        let _passed = self.gate.acquire().await.expect("never closed");
-        if *self.fails.lock() {
-            return Err(StoreError::Unavailable("disk full".to_owned()));
-        }
-        self.batches.lock().push(batch.len());
-        let mut saved = self.saved.lock();
-        let swaps = batch.into_iter().map(|Save { canary, expected, state, events }| {
-            if saved.get(&canary).map(|saved| saved.version) != expected {
-                return Swap::Stale;
-            }
-            let version = Version(expected.map_or(1, |version| version.0 + 1));
-            saved.insert(canary.clone(), Saved { canary, version, state, events });
-            Swap::Done(version)
-        });
-        Ok(swaps.collect())
-    }
-
-    fn watch(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
-    }
-}
-
-/// A controller of one canary that runs version 1, and the hands to move it.
-struct Rig {
-    controller: Controller<Memory, Plane>,
-    store: Arc<Memory>,
-    plane: Arc<Plane>,
-    key: CanaryKey,
-}
-
-const INTERVAL_MS: u64 = 10_000;
-
-fn workload(name: &str, release: &str) -> Workload {
-    let weight = |percent| Weight::new(percent).expect("a weight");
-    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let plan = Plan {
-        canary: CanaryKey::new("default", name),
-        target: Target { kind: "Backend".to_owned(), name: name.to_owned() },
-        revision: Revision(release.to_owned()),
-        strategy: Strategy::Weighted(Steps::by(weight(20), weight(40)).expect("steps")),
-        skip_analysis: false,
-        threshold: 2,
-        interval_ms: INTERVAL_MS,
-        progress_deadline_ms: 600_000,
-        checks: Vec::new(),
-        guard: Guard { mode: GuardMode::Enforce, tolerance: 0.01, warm_up_ms: 10_000 },
-    };
-    let versions =
-        ["1", "2", "3"].iter().zip(1..).map(|(version, port)| (Revision((*version).to_owned()), vec![address(port)]));
-    let hosts = vec![Host::parse(&format!("{name}.example.com")).expect("a host")];
-    let routing = Routing { hosts, audience: Audience::Everyone, forced: Vec::new(), versions: versions.collect() };
-    Workload { plan, routing }
-}
-
-impl Rig {
-    async fn start(store: Arc<Memory>) -> Self {
-        let (plane, key) = (Arc::new(Plane::default()), CanaryKey::new("default", "app"));
-        let controller = Controller::start(store.clone(), plane.clone(), Arc::default(), vec![workload("app", "1")]);
-        let controller = controller.await.expect("an empty store and one workload");
-        Self { controller, store, plane, key }
-    }
-
-    /// A rig whose canary, version 2, has just got its first weight.
-    async fn at_first_weight() -> Self {
-        let mut rig = Self::start(Arc::new(Memory::open())).await;
-        rig.tick().await;
-        rig.controller.hear(Message::Configured(vec![workload("app", "2")]));
-        rig.answer_ready().await;
-        rig.tick().await;
-        assert_eq!((rig.state().phase, rig.weight()), (Phase::Progressing, 20));
-        rig
-    }
-
-    fn state(&self) -> &State {
-        &self.controller.entries[&self.key].state
-    }
-
-    fn saved(&self) -> State {
-        self.store.saved.lock()[&self.key].state.clone()
-    }
-
-    /// The weight of the canary in the newest table.
-    fn weight(&self) -> u64 {
-        let tables = self.plane.tables.lock();
-        let route = &tables.last().expect("a table").routes()[0];
-        (route.coin.probability() * 100.0).round() as u64 * u64::from(!route.endpoints(Arm::Canary).is_empty())
-    }
-
-    /// Lets an interval pass and takes the tick that is due, with everything ready.
-    async fn tick(&mut self) {
-        tokio::time::advance(Duration::from_millis(INTERVAL_MS)).await;
-        self.controller.beat();
-        self.answer_ready().await;
-    }
-
-    /// The same tick with a canary that has been dead for ever.
-    async fn tick_with_dead_canary(&mut self) {
-        tokio::time::advance(Duration::from_millis(INTERVAL_MS)).await;
-        self.controller.beat();
-        let (number, canary) = (self.controller.entries[&self.key].observing.expect("a tick"), self.key.clone());
-        let (primary, canary_arm) = (Readiness::Ready, Readiness::Dead("gone".to_owned()));
-        self.controller.hear(Message::Observed { canary, number, primary, canary_arm, took: Duration::ZERO });
-        self.hear_all().await;
-    }
-
-    /// Answers an observation under way with "ready", and hears what follows until nothing more comes.
-    async fn answer_ready(&mut self) {
-        if let Some(number) = self.controller.entries[&self.key].observing {
-            let (primary, canary_arm) = (Readiness::Ready, Readiness::Ready);
-            let canary = self.key.clone();
-            self.controller.hear(Message::Observed { canary, number, primary, canary_arm, took: Duration::ZERO });
-        }
-        self.hear_all().await;
-    }
-
-    /// Hears what has come, but for the real answers about addresses that nobody listens on.
-    async fn hear_all(&mut self) {
-        for _ in 0..20 {
-            tokio::task::yield_now().await;
-            while let Ok(message) = self.controller.inbox.try_recv() {
-                if !matches!(message, Message::Observed { .. }) {
-                    self.controller.hear(message);
-                }
-            }
-        }
-    }
-
-    /// The tripwire reports this run.
-    fn trip(&mut self, rollout: u64) {
-        self.controller.hear(Message::Tripped(Trip { canary: self.key.clone(), rollout, ln_e: 8.0 }));
-    }
-
-    fn messages(&self) -> Vec<String> {
-        self.controller.entries[&self.key].events.iter().map(|event| event.message.clone()).collect()
-    }
-}
+use rig::{INTERVAL_MS, Memory, Plane, Rig, workload};
 
 #[tokio::test(start_paused = true)]
 async fn a_step_comes_into_force_when_it_is_saved_and_not_before() {
@@ -432,6 +233,8 @@ async fn a_store_that_hangs_holds_up_no_rollback_either() {
     rig.tick().await;
     assert!(rig.controller.entries[&rig.key].saving.is_some(), "the step to 40 hangs");
     rig.tick_with_dead_canary().await;
+    let alarm = rig.controller.entries[&rig.key].alarm.clone().unwrap_or_default();
+    assert!(alarm.ends_with("the store does not answer"), "{alarm}");
     assert_eq!((rig.weight(), rig.state().phase), (0, Phase::Failed));
     drop(held);
     rig.hear_all().await;
