@@ -1,17 +1,20 @@
 //! Flagger's AlertProvider: where alerts go.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::metric_template::SecretRef;
 use crate::object::Object;
 use crate::problem::{Finding, Findings};
+use crate::schema;
 
 /// A place that alerts go to; Canaries refer to it by name.
 pub type AlertProvider = Object<AlertProviderSpec>;
 
 /// `AlertProvider.spec`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::exactly_one_of(&[&["type", "address"], &["type", "secretRef"]]))]
 pub struct AlertProviderSpec {
     /// What kind of place it is; required.
     #[serde(rename = "type")]
@@ -29,7 +32,7 @@ pub struct AlertProviderSpec {
 }
 
 /// Places that Flagger can post to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AlertProviderType {
     /// Slack.

@@ -8,6 +8,7 @@ mod affinity;
 mod analysis;
 mod guard;
 mod service;
+mod status;
 mod traffic_policy;
 mod validate;
 mod validate_analysis;
@@ -16,6 +17,7 @@ mod validate_service;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use affinity::{SameSite, SessionAffinity};
@@ -28,6 +30,7 @@ pub use service::{
     BackendRef, CorsPolicy, CustomMetadata, GatewayRef, HeaderEdits, HeaderOperations, HttpMatch, Mirror, Port,
     Retries, Rewrite, Service, StringMatch, TrafficDistribution, UnmanagedMetadata,
 };
+pub use status::{CanaryCondition, CanaryStatus, StatusPhase};
 pub use traffic_policy::{
     ConnectionPool, ConsistentHash, HashCookie, HttpPool, LoadBalancer, LocalityDistribute, LocalityFailover,
     LocalitySetting, OutlierDetection, SimpleBalancer, TlsMode, TlsSettings, TrafficPolicy, UpgradePolicy,
@@ -35,13 +38,15 @@ pub use traffic_policy::{
 
 use crate::object::Object;
 use crate::problem::Finding;
+use crate::schema;
 
 /// A rollout's plan: what is rolled out, how traffic moves, and what must hold meanwhile.
 pub type Canary = Object<CanarySpec>;
 
 /// `Canary.spec`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["targetRef", "analysis"]))]
 pub struct CanarySpec {
     /// The routing provider, such as `istio` or `gatewayapi:v1`. Any text: Flagger's list is closed, ours is not, and what
     /// a name means depends on where Serin runs.
@@ -50,16 +55,21 @@ pub struct CanarySpec {
     pub metrics_server: Option<String>,
     /// How long a version may take to become ready, in seconds.
     #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schemars(with = "Option<f64>")]
     pub progress_deadline_seconds: Option<i64>,
     /// The workload under control; required.
     pub target_ref: Option<TargetRef>,
     /// The autoscaler that is copied for the primary.
+    #[schemars(transform = schema::kinds(&["HorizontalPodAutoscaler", "ScaledObject"]))]
     pub autoscaler_ref: Option<AutoscalerRef>,
     /// The Ingress to shift traffic with (nginx, skipper).
+    #[schemars(transform = schema::kinds(&["Ingress"]))]
     pub ingress_ref: Option<ObjectRef>,
     /// The ApisixRoute to shift traffic with.
+    #[schemars(transform = schema::kinds(&["ApisixRoute"]))]
     pub route_ref: Option<ObjectRef>,
     /// The Gloo Upstream whose settings are copied.
+    #[schemars(transform = schema::kinds(&["Upstream"]))]
     pub upstream_ref: Option<ObjectRef>,
     /// The Services and routes to generate. May be absent for a Knative target.
     pub service: Option<Service>,
@@ -74,10 +84,11 @@ pub struct CanarySpec {
 }
 
 /// `targetRef`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["apiVersion", "kind", "name"]))]
 pub struct TargetRef {
-    /// API group and version of the target; required unless the kind is `Backend`.
+    /// API group and version of the target; required, but in a file it may be left out where the kind is `Backend`.
     pub api_version: Option<String>,
     /// What kind of workload it is; required.
     pub kind: Option<TargetKind>,
@@ -86,7 +97,7 @@ pub struct TargetRef {
 }
 
 /// Kinds that can be rolled out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum TargetKind {
     /// A DaemonSet.
     DaemonSet,
@@ -94,7 +105,7 @@ pub enum TargetKind {
     Deployment,
     /// A Service, or a Knative Service where the apiVersion says so.
     Service,
-    /// Serin's own [`crate::Backend`]: versions and endpoints from a file.
+    /// Serin's own Backend: versions and endpoints from a file.
     Backend,
 }
 
@@ -109,8 +120,9 @@ impl TargetRef {
 }
 
 /// `autoscalerRef`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["apiVersion", "kind", "name"]))]
 pub struct AutoscalerRef {
     /// API group and version; required, not interpreted.
     pub api_version: Option<String>,
@@ -125,20 +137,23 @@ pub struct AutoscalerRef {
 }
 
 /// `autoscalerRef.primaryScalerReplicas`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScalerReplicas {
     /// Fewest replicas, at least 1.
     #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schemars(range(min = 1))]
     pub min_replicas: Option<i64>,
     /// Most replicas, at least 1.
     #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schemars(range(min = 1))]
     pub max_replicas: Option<i64>,
 }
 
 /// A reference to an object of a fixed kind.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["apiVersion", "kind", "name"]))]
 pub struct ObjectRef {
     /// API group and version; required.
     pub api_version: Option<String>,

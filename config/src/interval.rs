@@ -62,7 +62,10 @@ pub fn interval(text: Option<&str>) -> Result<Interval, IntervalRefused> {
     })
 }
 
-/// Whether a text matches Flagger's pattern `^[0-9]+(m|s)`.
+/// What Flagger's schema asks of an interval, and ours with it.
+pub(crate) const PATTERN: &str = "^[0-9]+(m|s)";
+
+/// Whether a text matches [`PATTERN`].
 pub(crate) fn is_admitted(text: &str) -> bool {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
     unit.len() < text.len() && unit.starts_with(['m', 's'])

@@ -10,9 +10,13 @@
 //! does no I/O but reading files, and knows neither a cluster's client nor an async runtime.
 
 mod address;
+#[cfg(test)]
+mod admission;
 mod alert_provider;
 mod backend;
 mod canary;
+mod canary_state;
+mod crd;
 mod decode;
 mod document;
 mod duration;
@@ -26,6 +30,7 @@ mod path;
 mod problem;
 #[cfg(test)]
 mod samples;
+mod schema;
 mod set;
 mod settings;
 mod whole;
@@ -35,6 +40,8 @@ pub use address::{Endpoint, EndpointError, Host};
 pub use alert_provider::{AlertProvider, AlertProviderSpec, AlertProviderType};
 pub use backend::{Backend, BackendSpec, ENDPOINTS_MAX, VERSION_NAME_CHARS_MAX, VERSIONS_MAX, Version};
 pub use canary::*;
+pub use canary_state::{CanaryState, CanaryStateSpec, StateEvent, Writer};
+pub use crd::crds;
 pub use decode::{Decoded, decode, unknown_fields};
 pub use document::{Document, FILE_BYTES_MAX, Reading, read_documents};
 pub use duration::{DurationError, GoDuration};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::object::Object;
@@ -11,8 +12,9 @@ use crate::problem::{Finding, Findings};
 pub type MetricTemplate = Object<MetricTemplateSpec>;
 
 /// `MetricTemplate.spec`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["provider", "query"]))]
 pub struct MetricTemplateSpec {
     /// Who answers the query; required.
     pub provider: Option<MetricProvider>,
@@ -21,8 +23,9 @@ pub struct MetricTemplateSpec {
 }
 
 /// `MetricTemplate.spec.provider`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["type"]))]
 pub struct MetricProvider {
     /// The kind of provider; required.
     #[serde(rename = "type")]
@@ -40,7 +43,7 @@ pub struct MetricProvider {
 }
 
 /// Kinds of metrics providers that Flagger knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MetricProviderType {
     /// Prometheus.
@@ -68,8 +71,9 @@ pub enum MetricProviderType {
 }
 
 /// A reference to a Secret in the same namespace.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["name"]))]
 pub struct SecretRef {
     /// The Secret's name; required.
     pub name: Option<String>,

@@ -15,6 +15,11 @@ pub(crate) fn option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
     Ok(Option::<Whole>::deserialize(deserializer)?.map(|whole| whole.0))
 }
 
+/// Reads a whole number; null is 0.
+pub(crate) fn or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    Ok(option(deserializer)?.unwrap_or_default())
+}
+
 /// Reads an optional list of whole numbers.
 pub(crate) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<i64>>, D::Error> {
     let numbers = Option::<Vec<Whole>>::deserialize(deserializer)?;

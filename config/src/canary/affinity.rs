@@ -1,10 +1,12 @@
 //! `analysis.sessionAffinity`: keep a user on the version that served them first.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `analysis.sessionAffinity`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["cookieName"]))]
 pub struct SessionAffinity {
     /// Name of the cookie that keeps a user on the canary; required.
     pub cookie_name: Option<String>,
@@ -16,6 +18,7 @@ pub struct SessionAffinity {
     pub http_only: Option<bool>,
     /// `Max-Age` of the canary's cookie in seconds.
     #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schemars(with = "Option<f64>")]
     pub max_age: Option<i64>,
     /// `Partitioned` attribute.
     pub partitioned: Option<bool>,
@@ -28,7 +31,7 @@ pub struct SessionAffinity {
 }
 
 /// Values of a cookie's `SameSite` attribute (RFC 6265bis, section 4.1.2.7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum SameSite {
     /// Sent on requests from the same site only.
     Strict,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -11,41 +12,60 @@ use super::guard::Guard;
 use super::service::StringMatch;
 use crate::duration::GoDuration;
 use crate::interval::{self, INTERVAL_DEFAULT};
+use crate::schema::{self, AnyObject};
+
+/// What an analysis has: one of the three ways in which traffic moves, and two fields with each of them.
+const STRATEGIES: &[&[&str]] = &[
+    &["interval", "threshold", "iterations"],
+    &["interval", "threshold", "stepWeight"],
+    &["interval", "threshold", "stepWeights"],
+];
 
 /// `Canary.spec.analysis`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::exactly_one_of(STRATEGIES))]
 pub struct Analysis {
-    /// Time between two checks; required. See [`crate::interval()`] for what its text may be.
+    /// Time between two checks; required. It begins with whole minutes or seconds, such as 90s, 5m or 1m30s.
+    #[schemars(regex(pattern = interval::PATTERN))]
     pub interval: Option<String>,
     /// Failed checks after which the canary is rolled back; required.
     #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schemars(with = "Option<f64>")]
     pub threshold: Option<i64>,
     /// Number of checks of a blue/green or A/B run.
     #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schemars(with = "Option<f64>")]
     pub iterations: Option<i64>,
     /// Percentage points that the canary gains at each step.
     #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schemars(with = "Option<f64>")]
     pub step_weight: Option<i64>,
     /// The canary's weight at each step, in percent.
     #[serde(default, deserialize_with = "crate::whole::list")]
+    #[schemars(with = "Option<Vec<f64>>")]
     pub step_weights: Option<Vec<i64>>,
     /// The weight at which the canary is promoted, in percent.
     #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schemars(with = "Option<f64>")]
     pub max_weight: Option<i64>,
     /// Percentage points by which traffic returns to the primary after promotion.
     #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schemars(with = "Option<f64>")]
     pub step_weight_promotion: Option<i64>,
     /// Mirror traffic to the canary before it answers any.
     pub mirror: Option<bool>,
     /// Share of requests that is mirrored, in percent.
     #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schemars(with = "Option<f64>")]
     pub mirror_weight: Option<i64>,
     /// Share of the primary's replicas that must be available, in percent.
     #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schemars(with = "Option<f64>")]
     pub primary_ready_threshold: Option<i64>,
     /// Share of the canary's replicas that must be available, in percent.
     #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schemars(with = "Option<f64>")]
     pub canary_ready_threshold: Option<i64>,
     /// Requests that belong to an A/B run. One entry must match in full.
     #[serde(rename = "match")]
@@ -58,7 +78,7 @@ pub struct Analysis {
     pub webhooks: Option<Vec<Webhook>>,
     /// Keep users on the version that served them first.
     pub session_affinity: Option<SessionAffinity>,
-    /// Serin's guard. Not a Flagger field; see [`Guard`].
+    /// Serin's guard, which brakes sooner than the interval would, on evidence. Not a Flagger field.
     pub guard: Option<Guard>,
 }
 
@@ -145,7 +165,7 @@ fn small(number: i64) -> u32 {
 }
 
 /// One entry of `analysis.match`: every condition in it must hold.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestMatch {
     /// Conditions on request headers, by name.
@@ -157,8 +177,9 @@ pub struct RequestMatch {
 }
 
 /// A condition on a header in `analysis.match`: exactly one of the four.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::exactly_one_of(&[&["exact"], &["prefix"], &["suffix"], &["regex"]]))]
 pub struct HeaderMatch {
     /// The whole value.
     pub exact: Option<String>,
@@ -174,12 +195,14 @@ pub struct HeaderMatch {
 pub const BUILTIN_METRICS: [&str; 2] = ["request-success-rate", "request-duration"];
 
 /// One check of `analysis.metrics`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["name"]))]
 pub struct Metric {
-    /// The metric's name; required. One of [`BUILTIN_METRICS`] means the builtin check.
+    /// The metric's name; required. `request-success-rate` and `request-duration` mean the builtin checks.
     pub name: Option<String>,
     /// The window that is looked at.
+    #[schemars(regex(pattern = interval::PATTERN))]
     pub interval: Option<String>,
     /// The limit in its deprecated form: a minimum for `request-success-rate`, a maximum for all others.
     pub threshold: Option<f64>,
@@ -194,7 +217,7 @@ pub struct Metric {
 }
 
 /// `thresholdRange`: both ends pass; an absent one sets no limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ThresholdRange {
     /// The smallest value that passes.
@@ -222,8 +245,9 @@ impl Metric {
 }
 
 /// A reference to an object that may live in another namespace.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["name"]))]
 pub struct NamespacedRef {
     /// The name; required.
     pub name: Option<String>,
@@ -232,8 +256,9 @@ pub struct NamespacedRef {
 }
 
 /// One entry of `analysis.alerts`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["name", "providerRef"]))]
 pub struct Alert {
     /// The alert's name; required.
     pub name: Option<String>,
@@ -244,8 +269,9 @@ pub struct Alert {
 }
 
 /// How serious an alert is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(transform = schema::or_empty)]
 pub enum AlertSeverity {
     /// Everything. The default, also of "" (Flagger's documentation says so; its code would deliver nothing).
     #[default]
@@ -265,8 +291,9 @@ impl Alert {
 }
 
 /// One entry of `analysis.webhooks`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["name", "url"]))]
 pub struct Webhook {
     /// When it is called.
     #[serde(rename = "type")]
@@ -276,9 +303,11 @@ pub struct Webhook {
     /// Where to send the call; required.
     pub url: Option<String>,
     /// Time for one attempt.
+    #[schemars(regex(pattern = interval::PATTERN))]
     pub timeout: Option<String>,
     /// Attempts after the first.
     #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schemars(with = "Option<f64>")]
     pub retries: Option<i64>,
     /// Do not verify the server's certificate.
     #[serde(rename = "disableTLS")]
@@ -286,12 +315,14 @@ pub struct Webhook {
     /// Send no alert about this hook.
     pub mute_alert: Option<bool>,
     /// What is sent along. Flagger takes text only, Serin any JSON.
+    #[schemars(with = "Option<AnyObject>")]
     pub metadata: Option<BTreeMap<String, Value>>,
 }
 
 /// When a hook is called.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(transform = schema::or_empty)]
 pub enum HookType {
     /// Before a new revision is scaled up: a gate.
     ConfirmRollout,

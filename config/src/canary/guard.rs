@@ -3,9 +3,11 @@
 //! Every knob may be absent; then the guard keeps the limits that the manifest's own checks set. None of them changes the
 //! meaning of a Flagger field.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -13,7 +15,7 @@ use crate::duration::GoDuration;
 use crate::problem::quoted;
 
 /// `analysis.guard`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Guard {
     /// Whether the guard acts, only reports, or is off.
@@ -29,6 +31,7 @@ pub struct Guard {
     pub latency_tolerance: Option<Percent>,
     /// Excess failed requests on the canary after which it is taken off traffic, whatever the evidence says.
     #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schemars(with = "Option<f64>")]
     pub budget: Option<i64>,
     /// Share of requests that must succeed, in absolute terms.
     pub slo: Option<Percent>,
@@ -63,7 +66,7 @@ pub enum GuardMode {
 }
 
 /// What decides that the next step may come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Pace {
     /// The interval, as in Flagger. The default.
@@ -82,6 +85,20 @@ impl Guard {
     /// The pace; [`Pace::Interval`] where absent.
     pub fn pace(&self) -> Pace {
         self.pace.unwrap_or_default()
+    }
+}
+
+impl JsonSchema for GuardMode {
+    fn schema_name() -> Cow<'static, str> {
+        "GuardMode".into()
+    }
+
+    // `kubectl` sends a bare `off` as the boolean false. Only a field without a type takes both that and a text.
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "x-kubernetes-preserve-unknown-fields": true,
+            "enum": ["enforce", "observe", "off", false],
+        })
     }
 }
 
@@ -200,9 +217,19 @@ pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c))
 }
 
-/// Serde by way of text, for types that are written as one word.
+/// Serde and a schema by way of text, for types that are written as one word. The pattern takes whatever can be parsed.
 macro_rules! serde_as_text {
-    ($type:ty, $expecting:literal) => {
+    ($type:ty, $expecting:literal, $pattern:literal) => {
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "pattern": $pattern })
+            }
+        }
+
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -231,8 +258,8 @@ macro_rules! serde_as_text {
     };
 }
 
-serde_as_text!(Percent, "a percentage such as 0.5%");
-serde_as_text!(StickyKey, "header:<name> or cookie:<name>");
+serde_as_text!(Percent, "a percentage such as 0.5%", r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*%$");
+serde_as_text!(StickyKey, "header:<name> or cookie:<name>", r"^(header|cookie):[-a-zA-Z0-9!#$%&'*+.^_`|~]+$");
 
 #[cfg(test)]
 mod tests {

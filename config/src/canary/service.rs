@@ -1,21 +1,26 @@
 //! `spec.service`: the Services and routes that a Canary generates, and how requests are treated on the way.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::traffic_policy::TrafficPolicy;
+use crate::schema;
 
 /// `Canary.spec.service`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["port"]))]
 pub struct Service {
     /// Name of the service that clients use; the target's name where absent. `-primary` and `-canary` are appended.
     pub name: Option<String>,
     /// The service's port; required.
     #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schemars(with = "Option<f64>")]
     pub port: Option<i64>,
     /// Name of that port.
     pub port_name: Option<String>,
@@ -36,6 +41,7 @@ pub struct Service {
     /// Istio gateways; `mesh` where absent.
     pub gateways: Option<Vec<String>>,
     /// Gateways that an HTTPRoute attaches to; 32 at most.
+    #[schemars(length(max = 32))]
     pub gateway_refs: Option<Vec<GatewayRef>>,
     /// Host names.
     pub hosts: Option<Vec<String>>,
@@ -107,6 +113,16 @@ pub enum Port {
     Name(String),
 }
 
+impl JsonSchema for Port {
+    fn schema_name() -> Cow<'static, str> {
+        "Port".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schema::int_or_string()
+    }
+}
+
 impl<'de> Deserialize<'de> for Port {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // By hand, because an untagged enum would answer a wrong value with a sentence about enums.
@@ -137,7 +153,7 @@ impl Visitor<'_> for PortVisitor {
 }
 
 /// Which endpoints a Service prefers (Kubernetes, `spec.trafficDistribution`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum TrafficDistribution {
     /// Those in the caller's zone; the older name.
     PreferClose,
@@ -147,27 +163,43 @@ pub enum TrafficDistribution {
     PreferSameNode,
 }
 
+/// A name of one part, as a namespace has (RFC 1123; Gateway API's `Namespace`).
+const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// A name of parts between dots (RFC 1123; Gateway API's `SectionName`).
+const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// An API group; the core group's name is empty (Gateway API's `Group`).
+const GROUP: &str = r"^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// A kind (Gateway API's `Kind`).
+const KIND: &str = "^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$";
+
 /// A Gateway that an HTTPRoute attaches to (Gateway API, `ParentReference`).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["name"]))]
 pub struct GatewayRef {
     /// API group; `gateway.networking.k8s.io` where absent.
+    #[schemars(length(max = 253), regex(pattern = GROUP))]
     pub group: Option<String>,
     /// Kind; `Gateway` where absent.
+    #[schemars(length(min = 1, max = 63), regex(pattern = KIND))]
     pub kind: Option<String>,
     /// Name; required.
+    #[schemars(length(min = 1, max = 253))]
     pub name: Option<String>,
     /// Namespace; the Canary's own where absent.
+    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
     pub namespace: Option<String>,
     /// One listener of the Gateway.
+    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN))]
     pub section_name: Option<String>,
     /// One port of the Gateway.
     #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i64>,
 }
 
 /// Istio's `HTTPMatchRequest`: every condition in it must hold.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpMatch {
     /// A name for people.
@@ -200,8 +232,9 @@ pub struct HttpMatch {
 }
 
 /// Istio's `StringMatch`: at most one of the three; none is satisfied by any value.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::one_at_most_of(&[&["exact"], &["prefix"], &["regex"]]))]
 pub struct StringMatch {
     /// The whole value.
     pub exact: Option<String>,
@@ -212,7 +245,7 @@ pub struct StringMatch {
 }
 
 /// `service.rewrite`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Rewrite {
     /// What the path, or its matched prefix, becomes.
@@ -225,7 +258,7 @@ pub struct Rewrite {
 }
 
 /// `service.retries`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retries {
     /// Attempts after the first.
@@ -238,7 +271,7 @@ pub struct Retries {
 }
 
 /// `service.headers`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeaderOperations {
     /// Edits of the request on its way to the backend.
@@ -248,7 +281,7 @@ pub struct HeaderOperations {
 }
 
 /// Edits of a header block.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeaderEdits {
     /// Values to append.
@@ -260,32 +293,44 @@ pub struct HeaderEdits {
 }
 
 /// One entry of `service.mirror`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Mirror {
     /// Where the copy goes.
     pub backend_ref: Option<BackendRef>,
 }
 
+/// A Service is reached by its port, other kinds may know better. `group` and `kind` are a Service's where absent.
+const PORT_RULE: &str =
+    "has(self.port) || (has(self.group) && self.group != '') || (has(self.kind) && self.kind != 'Service')";
+/// What is said to who leaves the port out.
+const PORT_MESSAGE: &str = "a Service is reached by its port, which is missing";
+
 /// Gateway API's `BackendObjectReference`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["name"], "x-kubernetes-validations" = [{ "rule": PORT_RULE, "message": PORT_MESSAGE }]))]
 pub struct BackendRef {
     /// API group; the core group where absent.
+    #[schemars(length(max = 253), regex(pattern = GROUP))]
     pub group: Option<String>,
     /// Kind; `Service` where absent.
+    #[schemars(length(min = 1, max = 63), regex(pattern = KIND))]
     pub kind: Option<String>,
     /// Name; required.
+    #[schemars(length(min = 1, max = 253))]
     pub name: Option<String>,
     /// Namespace; the Canary's own where absent.
+    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
     pub namespace: Option<String>,
     /// Port; required for a Service.
     #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i64>,
 }
 
 /// `service.corsPolicy`, as in Istio.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CorsPolicy {
     /// Origins, word for word; deprecated.
@@ -305,7 +350,7 @@ pub struct CorsPolicy {
 }
 
 /// Labels and annotations for a generated object.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CustomMetadata {
     /// Labels.
@@ -315,7 +360,7 @@ pub struct CustomMetadata {
 }
 
 /// `service.unmanagedMetadata`: keys that are left alone.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UnmanagedMetadata {
     /// Keys of annotations.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `service.trafficPolicy`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrafficPolicy {
     /// Bounds on connections and requests.
@@ -19,7 +20,7 @@ pub struct TrafficPolicy {
 }
 
 /// `trafficPolicy.connectionPool`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionPool {
     /// Bounds for HTTP.
@@ -27,7 +28,7 @@ pub struct ConnectionPool {
 }
 
 /// `trafficPolicy.connectionPool.http`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpPool {
     /// Whether HTTP/1.1 is raised to HTTP/2.
@@ -49,7 +50,7 @@ pub struct HttpPool {
 }
 
 /// Whether HTTP/1.1 is raised to HTTP/2.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum UpgradePolicy {
     /// As the mesh says.
@@ -61,7 +62,7 @@ pub enum UpgradePolicy {
 }
 
 /// `trafficPolicy.loadBalancer`: `simple` or `consistentHash`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadBalancer {
     /// An algorithm by name.
@@ -75,7 +76,7 @@ pub struct LoadBalancer {
 }
 
 /// Algorithms without settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum SimpleBalancer {
     /// In turn.
@@ -91,7 +92,7 @@ pub enum SimpleBalancer {
 }
 
 /// `loadBalancer.consistentHash`: exactly one source of the key.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConsistentHash {
     /// The value of a header.
@@ -108,7 +109,7 @@ pub struct ConsistentHash {
 }
 
 /// `consistentHash.httpCookie`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HashCookie {
     /// The cookie's name.
@@ -120,7 +121,7 @@ pub struct HashCookie {
 }
 
 /// `loadBalancer.localityLbSetting`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalitySetting {
     /// Shares by locality.
@@ -132,7 +133,7 @@ pub struct LocalitySetting {
 }
 
 /// One entry of `localityLbSetting.distribute`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalityDistribute {
     /// The caller's locality.
@@ -142,7 +143,7 @@ pub struct LocalityDistribute {
 }
 
 /// One entry of `localityLbSetting.failover`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalityFailover {
     /// The region that failed.
@@ -152,7 +153,7 @@ pub struct LocalityFailover {
 }
 
 /// `trafficPolicy.outlierDetection`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OutlierDetection {
     /// Shortest time that a backend is left out.
@@ -182,7 +183,7 @@ pub struct OutlierDetection {
 }
 
 /// `trafficPolicy.tls`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TlsSettings {
     /// Whether and how TLS is used.
@@ -200,7 +201,7 @@ pub struct TlsSettings {
 }
 
 /// Whether and how TLS is used towards the backends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum TlsMode {
     /// Not at all.
