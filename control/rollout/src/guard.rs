@@ -1,4 +1,7 @@
-//! The guard's moves: it brakes, it narrows its tolerance after the warm-up, it reports. It never advances.
+//! The guard's moves: it brakes, it narrows its tolerance after the warm-up, it gives newcomers a stake, it reports. It never
+//! advances.
+
+use serin_measure::BootId;
 
 use crate::plan::{GuardMode, Plan};
 use crate::state::{State, Trip};
@@ -52,4 +55,14 @@ pub fn narrow(plan: &Plan, state: &State, now_ms: u64) -> Option<Step> {
         turn.renew_epoch();
         turn.done()
     })
+}
+
+/// Gives processes that came after the run began a stake in it; none if nobody is to get one.
+///
+/// It has to be saved before they bet: what is issued twice would be spent twice.
+pub fn enlist(plan: &Plan, state: &State, present: &[BootId], now_ms: u64) -> Option<Step> {
+    let stakes = state.is_analysing().then(|| state.stakes.with_newcomers(present)).flatten()?;
+    let mut turn = Turn::new(plan, state.clone(), now_ms);
+    turn.state.stakes = stakes;
+    Some(turn.done())
 }

@@ -16,17 +16,19 @@ mod guard;
 mod needs;
 mod notice;
 mod plan;
+mod stakes;
 mod state;
 mod step;
 #[cfg(test)]
 mod tests;
 mod turn;
 
-pub use desired::{Desired, desired};
-pub use guard::{Brake, brake, narrow, report};
+pub use desired::{Desired, Stage, desired};
+pub use guard::{Brake, brake, enlist, narrow, report};
 pub use needs::{Needs, needs, news};
 pub use notice::{Level, Notice};
 pub use plan::{Guard, GuardMode, Next, Plan, Steps, StepsError, Strategy, Target};
+pub use stakes::{REPLICAS_MAX, Stakes};
 pub use state::{Epoch, Judging, Phase, Revision, State, Trip, Weight, WeightOutOfRange};
 pub use step::{Observation, Readiness, step};
 pub use turn::Step;

@@ -3,8 +3,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serin_analysis::Evidence;
+use serin_analysis::{Evidence, Scoring};
 use serin_measure::{Coin, EpochId};
+
+use crate::stakes::Stakes;
 
 /// Flagger's phases, with its spelling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -118,6 +120,12 @@ pub struct State {
     pub canary_unready_since_ms: Option<u64>,
     /// What the guard knows of this run.
     pub evidence: Evidence,
+    /// How much of whose counts is in it.
+    #[serde(default)]
+    pub scoring: Scoring,
+    /// Who may bet how much on this run; set with its first canary weight.
+    #[serde(default)]
+    pub stakes: Stakes,
     /// When the evidence was last advanced, in milliseconds since 1970.
     #[serde(default)]
     pub judged_at_ms: u64,
@@ -148,6 +156,8 @@ impl State {
             primary_unready_since_ms: None,
             canary_unready_since_ms: None,
             evidence: Evidence::new(),
+            scoring: Scoring::default(),
+            stakes: Stakes::Whole,
             judged_at_ms: now_ms,
             reported: false,
             trip: None,
@@ -158,14 +168,47 @@ impl State {
     /// Whether going from here to `next` only holds or brakes a run: no weight rises and no primary changes.
     ///
     /// Such a move may come into force before it is saved, as a failed check, a rollback or a restart at 0 must not wait for
-    /// a disk. Everything else has to be saved first.
+    /// a disk. Everything else has to be saved first: also a stake, because one that is given out and forgotten would be
+    /// given out again, and in a fleet an epoch with an open coin, because the next leader would give its number to another.
     pub fn only_brakes(&self, next: &Self) -> bool {
         let goes_on = match next.phase {
             Phase::Progressing | Phase::Waiting | Phase::WaitingPromotion | Phase::Failed => true,
             Phase::Initializing | Phase::Initialized | Phase::Promoting | Phase::Finalising | Phase::Succeeded => false,
         };
         let stays = next.primary == self.primary && next.promoted == self.promoted;
-        self.is_analysing() && goes_on && stays && next.weight <= self.weight
+        let spends = next.rollout == self.rollout && next.stakes != self.stakes;
+        let opens = next.epoch != self.epoch && next.epoch.coin.certain().is_none() && self.stakes != Stakes::Whole;
+        self.is_analysing() && goes_on && stays && !spends && !opens && next.weight <= self.weight
+    }
+
+    /// Whether a step that was given up for this state, and turned out to have been saved, is undone by it: no request is drawn
+    /// any more, and it is no later run than that of the step. What is promoted is promoted.
+    pub fn undoes(&self, saved: &Self) -> bool {
+        self.weight == Weight::ZERO && saved.rollout <= self.rollout && saved.phase != Phase::Succeeded
+    }
+
+    /// This state as one that follows a step which was given up for it, and turned out to have been saved.
+    ///
+    /// Others may have seen that step. What they counted under the number of its epoch was under its coin, so nobody else may
+    /// use the number; and whoever it gave a stake has it for good.
+    #[must_use]
+    pub fn following(mut self, saved: &Self) -> Self {
+        if saved.epoch.id >= self.epoch.id && saved.epoch != self.epoch {
+            self.epoch.id = EpochId(saved.epoch.id.0 + 1);
+        }
+        if saved.rollout == self.rollout {
+            self.stakes = saved.stakes.clone();
+            // The first weight of a run gives its stakes out, and it was set.
+            self.warm_up_until_ms = saved.warm_up_until_ms;
+        }
+        self
+    }
+
+    /// Whether traffic is the same under both states: only what is known of it has moved on.
+    pub fn asks_for_the_same(&self, other: &Self) -> bool {
+        let traffic = |state: &Self| (state.phase, state.weight, state.rollout, state.epoch.clone());
+        let revisions = |state: &Self| (state.applied.clone(), state.promoted.clone(), state.primary.clone());
+        traffic(self) == traffic(other) && revisions(self) == revisions(other) && self.stakes == other.stakes
     }
 
     /// Whether a run is under way whose canary is being analysed.

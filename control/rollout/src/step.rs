@@ -3,6 +3,7 @@
 //! The order of looking is Flagger's `advanceCanary`, but for what COMPATIBILITY.md lists as improved.
 
 use serin_analysis::Verdict;
+use serin_measure::BootId;
 
 use crate::needs::{has_changed, is_moving, needs};
 use crate::plan::{Next, Plan};
@@ -20,6 +21,9 @@ pub struct Observation {
     pub canary: Readiness,
     /// What the checks say, where [`needs`] asks for them.
     pub verdict: Option<Verdict>,
+    /// The processes that carry traffic, each by its start; empty where there is only this one. Whoever is here when a run
+    /// gets its first weight gets a stake in it.
+    pub replicas: Vec<BootId>,
 }
 
 /// Whether an arm can take traffic.
@@ -31,6 +35,8 @@ pub enum Readiness {
     Waiting(String),
     /// It never will, for this reason.
     Dead(String),
+    /// Nobody can tell now, for this reason: what tells it does not answer. Nothing advances, and no deadline runs.
+    Unknown(String),
 }
 
 /// Takes one tick.
@@ -43,7 +49,7 @@ pub fn step(plan: &Plan, mut state: State, seen: Observation) -> Step {
     };
     let primary = judge_if(asked.primary, seen.primary, &mut state.primary_unready_since_ms);
     let canary = judge_if(asked.canary, seen.canary, &mut state.canary_unready_since_ms);
-    let turn = Turn::new(plan, state, seen.now_ms);
+    let turn = Turn::new(plan, state, seen.now_ms).of_fleet(seen.replicas);
     match turn.state.phase {
         Phase::Initializing => initialise(turn, primary),
         Phase::Failed if turn.state.promoted.is_none() => initialise(turn, primary),
@@ -63,6 +69,7 @@ fn initialise(mut turn: Turn<'_>, primary: Readiness) -> Step {
     }
     turn.move_primary(revision.clone());
     match primary {
+        Readiness::Unknown(why) => turn.hold(why),
         Readiness::Waiting(why) => wait_for_primary(turn, &why),
         Readiness::Dead(why) => {
             // Once is enough to tell it; the revision goes on serving, there is no other.
@@ -102,8 +109,9 @@ fn take_over_from_canary(mut turn: Turn<'_>, primary: Readiness) -> Step {
             turn.normal("Routing all traffic to primary".to_owned());
             take_up(turn)
         }
+        Readiness::Unknown(why) if is_restored => turn.hold(why),
         Readiness::Waiting(why) | Readiness::Dead(why) if is_restored => wait_for_primary(turn, &why),
-        Readiness::Ready | Readiness::Waiting(_) | Readiness::Dead(_) => {
+        Readiness::Ready | Readiness::Waiting(_) | Readiness::Dead(_) | Readiness::Unknown(_) => {
             let promoted = turn.state.promoted.clone().expect("no run begins before a first revision is promoted");
             turn.normal(format!("Restoring {} to revision {promoted}", turn.plan.primary_name()));
             turn.move_primary(promoted);
@@ -143,9 +151,12 @@ fn analyse(mut turn: Turn<'_>, primary: Readiness, canary: Readiness, verdict: O
         turn.begin_run();
         return turn.done();
     }
+    // Where nobody can tell, the checks still can: a canary that fails is taken out, and one that does not stays where it is.
+    let mut unknown = None;
     if !turn.plan.skip_analysis {
         match primary {
             Readiness::Ready => {}
+            Readiness::Unknown(why) => unknown = Some(why),
             Readiness::Waiting(why) => return wait_for_primary(turn, &why),
             Readiness::Dead(why) => {
                 turn.warning(format!("{} not ready: {why}", turn.plan.primary_name()));
@@ -155,16 +166,24 @@ fn analyse(mut turn: Turn<'_>, primary: Readiness, canary: Readiness, verdict: O
     }
     match canary {
         Readiness::Ready => {}
+        Readiness::Unknown(why) => unknown = Some(why),
         Readiness::Waiting(why) => return wait_for_canary(turn, &why),
         Readiness::Dead(why) => return give_up_on_canary(turn, &why),
     }
     if turn.plan.skip_analysis {
-        return skip(turn);
+        return match unknown {
+            Some(why) => turn.hold(why),
+            None => skip(turn),
+        };
     }
     if turn.state.failed_checks >= turn.plan.threshold {
         let failed = turn.state.failed_checks;
         turn.warning(format!("Rolling back {} failed checks threshold reached {failed}", turn.plan.canary));
         return turn.roll_back();
+    }
+    let is_next = turn.state.weight == Weight::ZERO || verdict == Some(Verdict::Pass);
+    if let Some(why) = unknown.filter(|_| is_next) {
+        return turn.hold(why);
     }
     if turn.state.weight == Weight::ZERO {
         // A weight fixed at 0 never starts; saying so on every tick would be noise.
@@ -216,6 +235,7 @@ fn copy_to_primary(turn: &mut Turn<'_>) {
 fn promote(mut turn: Turn<'_>, primary: Readiness, canary: Readiness) -> Step {
     match (primary, canary) {
         (Readiness::Dead(why), _) => fail_promotion(turn, &why),
+        (Readiness::Unknown(why), _) | (Readiness::Ready, Readiness::Unknown(why)) => turn.hold(why),
         (Readiness::Waiting(why), _) => wait_for_primary(turn, &why),
         (Readiness::Ready, Readiness::Dead(why)) => give_up_on_canary(turn, &why),
         (Readiness::Ready, Readiness::Waiting(why)) => wait_for_canary(turn, &why),
@@ -230,6 +250,7 @@ fn promote(mut turn: Turn<'_>, primary: Readiness, canary: Readiness) -> Step {
 
 fn finalise(mut turn: Turn<'_>, primary: Readiness) -> Step {
     match primary {
+        Readiness::Unknown(why) => turn.hold(why),
         Readiness::Dead(why) => fail_promotion(turn, &why),
         Readiness::Waiting(why) => wait_for_primary(turn, &why),
         Readiness::Ready => {
@@ -310,6 +331,10 @@ impl Deadline {
                 Readiness::Ready
             }
             Readiness::Dead(why) => Readiness::Dead(why),
+            Readiness::Unknown(why) => {
+                *since_ms = None;
+                Readiness::Unknown(why)
+            }
             Readiness::Waiting(why) => {
                 let since = *since_ms.get_or_insert(self.now_ms);
                 if self.now_ms.saturating_sub(since) < self.length_ms {

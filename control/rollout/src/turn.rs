@@ -1,10 +1,11 @@
 //! One move of a rollout in the making: the state that is being changed and what there is to tell about it.
 
-use serin_analysis::{Evidence, WARM_UP_TOLERANCE};
-use serin_measure::EpochId;
+use serin_analysis::{Evidence, Scoring, WARM_UP_TOLERANCE};
+use serin_measure::{BootId, EpochId};
 
 use crate::notice::{Level, Notice};
 use crate::plan::{GuardMode, Plan};
+use crate::stakes::Stakes;
 use crate::state::{Epoch, Judging, Phase, Revision, State, Weight};
 
 /// What a move leads to.
@@ -21,12 +22,19 @@ pub(crate) struct Turn<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) state: State,
     pub(crate) now_ms: u64,
+    /// The processes that carry traffic, if there are several; see [`crate::Observation::replicas`].
+    replicas: Vec<BootId>,
     notices: Vec<Notice>,
 }
 
 impl<'a> Turn<'a> {
     pub(crate) fn new(plan: &'a Plan, state: State, now_ms: u64) -> Self {
-        Self { plan, state, now_ms, notices: Vec::new() }
+        Self { plan, state, now_ms, replicas: Vec::new(), notices: Vec::new() }
+    }
+
+    /// The same turn of a fleet.
+    pub(crate) fn of_fleet(self, replicas: Vec<BootId>) -> Self {
+        Self { replicas, ..self }
     }
 
     /// The move is complete.
@@ -72,6 +80,8 @@ impl<'a> Turn<'a> {
         self.state.rollout += 1;
         self.state.failed_checks = 0;
         self.state.evidence = Evidence::new();
+        self.state.scoring = Scoring::default();
+        self.state.stakes = Stakes::Whole;
         self.state.reported = false;
         self.state.trip = None;
         self.state.warm_up_until_ms = None;
@@ -81,12 +91,13 @@ impl<'a> Turn<'a> {
         self.set_weight(Weight::ZERO);
     }
 
-    /// Sets the weight and with it the epoch. The first canary weight of a run starts its warm-up.
+    /// Sets the weight and with it the epoch. The first canary weight of a run starts its warm-up and gives out its stakes.
     pub(crate) fn set_weight(&mut self, weight: Weight) {
         self.state.weight = weight;
         self.state.step_since_ms = self.now_ms;
         if weight > Weight::ZERO && self.state.is_analysing() && self.state.warm_up_until_ms.is_none() {
             self.state.warm_up_until_ms = Some(self.now_ms + self.plan.guard.warm_up_ms);
+            self.state.stakes = Stakes::among(&self.replicas);
         }
         self.renew_epoch();
     }

@@ -112,7 +112,13 @@ fn check_deadline(deadline_ms: u64, looks: &[(u64, Readiness)], expected: &[Phas
     (state.phase, state.applied, state.promoted) = (Phase::Initialized, promoted.clone(), promoted);
     plan.revision = revision("v2");
     let mut look = |after_ms: u64, canary: Readiness| {
-        let seen = Observation { now_ms: begin_ms + after_ms, primary: Readiness::Ready, canary, verdict: None };
+        let seen = Observation {
+            now_ms: begin_ms + after_ms,
+            primary: Readiness::Ready,
+            canary,
+            verdict: None,
+            replicas: Vec::new(),
+        };
         state = step(&plan, state.clone(), seen).state;
         state.phase
     };

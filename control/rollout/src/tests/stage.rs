@@ -128,6 +128,7 @@ impl Stage {
             primary: seen_if(asked.primary, &self.primary),
             canary: seen_if(asked.canary, &self.canary),
             verdict: asked.checks.then(|| verdict.clone()),
+            replicas: Vec::new(),
         };
         self.take(step(&self.plan, self.state.clone(), seen))
     }

@@ -6,8 +6,8 @@ use serin_analysis::{Evidence, Verdict};
 
 use super::walker::{Move, Moved, Walker};
 use crate::{
-    Desired, GuardMode, Judging, Observation, Phase, Plan, Readiness, State, Steps, Strategy, Weight, desired, needs,
-    news, step,
+    Desired, GuardMode, Judging, Observation, Phase, Plan, Readiness, Stakes, State, Steps, Strategy, Weight, desired,
+    needs, news, step,
 };
 
 /// Walks from which every rare path is met ten times at least, in two seconds.
@@ -71,6 +71,7 @@ fn promises(walker: &mut Walker, moved: &Moved) -> Result<(), Broken> {
     rise(plan, moved, after)?;
     fall(plan, moved, after)?;
     epoch(before, after, walker.now_ms)?;
+    stakes(moved, after)?;
     times(before, after, walker.now_ms)?;
     counters(plan, before, after)?;
     revisions(plan, before, after)?;
@@ -175,6 +176,25 @@ fn epoch(before: &State, after: &State, now_ms: u64) -> Result<(), Broken> {
     ensure(!is_same_run || is_kept, "a run warms up once")
 }
 
+fn stakes(moved: &Moved, after: &State) -> Result<(), Broken> {
+    let before = &moved.before;
+    ensure(after.stakes.sum() <= 1.0 + 1e-12, "the stakes of a run never add up to more than one")?;
+    if after.rollout > before.rollout {
+        return ensure(after.stakes == Stakes::Whole, "a run begins with nothing given out");
+    }
+    let is_given = before.stakes != after.stakes;
+    let is_first_weight = before.warm_up_until_ms.is_none() && after.warm_up_until_ms.is_some();
+    let is_kept = match (&before.stakes, &after.stakes) {
+        (Stakes::Split { replicas, issued }, Stakes::Split { replicas: now, issued: then }) => {
+            replicas == now && issued.is_subset(then)
+        }
+        (Stakes::Whole, _) => !is_given || is_first_weight,
+        (Stakes::Split { .. }, Stakes::Whole) => false,
+    };
+    ensure(is_kept, "a stake that was given out is never forgotten within a run")?;
+    ensure(!is_given || !before.only_brakes(after), "a stake is saved before it is bet")
+}
+
 fn times(before: &State, after: &State, now_ms: u64) -> Result<(), Broken> {
     let phase_since_ms = if after.phase == before.phase { before.phase_since_ms } else { now_ms };
     ensure(after.phase_since_ms == phase_since_ms, "a phase lasts from its own begin")?;
@@ -233,6 +253,7 @@ fn facts(walker: &mut Walker, moved: &Moved) -> Result<(), Broken> {
         primary: if asked.primary { seen.primary.clone() } else { other.primary },
         canary: if asked.canary { seen.canary.clone() } else { other.canary },
         verdict: if asked.checks { seen.verdict.clone() } else { other.verdict },
+        replicas: seen.replicas.clone(),
     };
     ensure(step(plan, before.clone(), replaced).state == walker.state, "a fact nobody asked for changes nothing")?;
     needed(plan, before, seen.now_ms)?;
@@ -245,8 +266,13 @@ fn facts(walker: &mut Walker, moved: &Moved) -> Result<(), Broken> {
 
 /// Whatever is asked for can make a difference.
 fn needed(plan: &Plan, state: &State, now_ms: u64) -> Result<(), Broken> {
-    let well =
-        || Observation { now_ms, primary: Readiness::Ready, canary: Readiness::Ready, verdict: Some(Verdict::Pass) };
+    let well = || Observation {
+        now_ms,
+        primary: Readiness::Ready,
+        canary: Readiness::Ready,
+        verdict: Some(Verdict::Pass),
+        replicas: Vec::new(),
+    };
     let dead = || Readiness::Dead("dead".to_owned());
     let halt = || Some(Verdict::Halt { message: "failed".to_owned() });
     let matters = |seen: Observation| step(plan, state.clone(), seen) != step(plan, state.clone(), well());

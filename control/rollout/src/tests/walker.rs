@@ -2,10 +2,12 @@
 
 use fastrand::Rng;
 use serin_analysis::{Slice, Verdict};
+use serin_measure::BootId;
 
 use super::{plan, revision, weight};
 use crate::{
-    Brake, GuardMode, Notice, Observation, Plan, Readiness, State, Step, Steps, Strategy, brake, narrow, report, step,
+    Brake, GuardMode, Notice, Observation, Plan, Readiness, State, Step, Steps, Strategy, brake, enlist, narrow,
+    report, step,
 };
 
 /// Failed checks allowed in walks, at most.
@@ -20,6 +22,8 @@ pub(super) enum Move {
     Crosses(Brake),
     /// The guard looks whether a warm-up is over.
     Look,
+    /// Processes carry traffic, some of them new.
+    Newcomers(Vec<BootId>),
     /// Traffic is judged.
     Judged(Slice),
     /// The plan is edited.
@@ -83,13 +87,20 @@ impl Walker {
             2 => None,
             _ => Some(Verdict::Pass),
         };
-        Observation { now_ms: self.now_ms, primary, canary, verdict }
+        let replicas = self.any_boots();
+        Observation { now_ms: self.now_ms, primary, canary, verdict, replicas }
+    }
+
+    /// None, for a single process, or a fleet in which some were here before.
+    fn any_boots(&mut self) -> Vec<BootId> {
+        (0..self.rng.usize(0..4)).map(|_| BootId(self.rng.u64(0..20))).collect()
     }
 
     fn any_readiness(&mut self) -> Readiness {
         match self.rng.u8(..32) {
             look if look >= self.unready => Readiness::Ready,
             look if look % 2 == 0 => Readiness::Dead("dead".to_owned()),
+            look if look % 3 == 0 => Readiness::Unknown("nobody can tell".to_owned()),
             _ => Readiness::Waiting("waiting".to_owned()),
         }
     }
@@ -97,7 +108,8 @@ impl Walker {
     fn any_move(&mut self) -> Move {
         match self.rng.u8(..32) {
             0 => self.any_crossing(),
-            1 | 2 => Move::Look,
+            1 => Move::Look,
+            2 => Move::Newcomers(self.any_boots()),
             3 | 4 => Move::Judged(any_slice(&mut self.rng)),
             5 => {
                 self.plan.revision = revision(["v1", "v2", "v3"][self.rng.usize(..3)]);
@@ -132,6 +144,7 @@ fn move_on(plan: &Plan, what: &Move, mut state: State, now_ms: u64) -> Step {
         Move::Step(seen) => return step(plan, state, seen.clone()),
         Move::Crosses(cause) => report(plan, &state, cause, now_ms).or_else(|| brake(plan, &state, cause, now_ms)),
         Move::Look => narrow(plan, &state, now_ms),
+        Move::Newcomers(present) => enlist(plan, &state, present, now_ms),
         Move::Judged(slice) => {
             state.evidence = state.evidence.advance(&[*slice], 200);
             None
