@@ -24,20 +24,26 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve traffic and roll releases out.
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Check a configuration directory and name everything that is wrong with it.
     Validate(ValidateArguments),
     /// Show how rollouts stand.
     Get(GetArguments),
     /// Wait until a rollout has ended; for pipelines.
     Wait(WaitArguments),
+    /// Print the CustomResourceDefinitions for a cluster, to be piped to `kubectl apply -f -`.
+    Crd(CrdArguments),
 }
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "With files: the directory holds YAML documents of the kinds Canary (flagger.app/v1beta1), Backend, Listener and Settings (serin.dev/v1alpha1). They are watched: point a Backend's release at another version, and a rollout starts.\n\nWithout files: --primary, --canary and --weight split traffic at a fixed weight and measure both versions.\n\nSIGTERM drains: readiness goes first, then the listeners close, then requests in flight get a bounded time to end. SERIN_LOG sets log levels, such as debug."
+    after_help = "With files: the directory holds YAML documents of the kinds Canary (flagger.app/v1beta1), Backend, Listener and Settings (serin.dev/v1alpha1). They are watched: point a Backend's release at another version, and a rollout starts.\n\nIn a cluster: --kubernetes takes Canaries, Deployments and Services from the API server, and several replicas act as one.\n\nWithout files: --primary, --canary and --weight split traffic at a fixed weight and measure both versions.\n\nSIGTERM drains: readiness goes first, then the listeners close, then requests in flight get a bounded time to end. SERIN_LOG sets log levels, such as debug."
 )]
 pub(crate) struct RunArguments {
+    /// Take Canaries from a Kubernetes cluster, and keep state there: the one of KUBECONFIG or ~/.kube/config as kubectl reads them,
+    /// or the one in which this process is a pod.
+    #[arg(long, conflicts_with_all = ["primary", "config", "state"])]
+    pub(crate) kubernetes: bool,
     /// Directory with the configuration, watched while running.
     #[arg(long, value_name = "DIR", default_value = "/etc/serin", conflicts_with = "primary")]
     pub(crate) config: PathBuf,
@@ -59,6 +65,9 @@ pub(crate) struct RunArguments {
     /// How long readiness is withdrawn before the listeners close, such as 5s: as long as your load balancer needs to notice.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
     pub(crate) drain_delay: Duration,
+    /// In a cluster.
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
     /// Without files: address of the trusted version; may be given several times.
     #[arg(long, value_name = "ADDR", requires = "canary", requires = "weight", help_heading = "Without files")]
     pub(crate) primary: Vec<String>,
@@ -74,6 +83,33 @@ pub(crate) struct RunArguments {
     /// Without files: requests whose Cookie header matches this pattern go to the canary, whatever the weight.
     #[arg(long, value_name = "REGEX", requires = "primary", help_heading = "Without files")]
     pub(crate) cookie: Option<String>,
+}
+
+/// How Serin runs in a cluster.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "In a cluster")]
+pub(crate) struct ClusterArguments {
+    /// Look at the Canaries of this namespace only.
+    #[arg(long, value_name = "NAMESPACE", requires = "kubernetes")]
+    pub(crate) namespace: Option<String>,
+    /// The namespace in which Serin itself runs. Without it: that of its service account, or of the kubeconfig.
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", hide_env_values = true)]
+    pub(crate) own_namespace: Option<String>,
+    /// The name of this pod; it shows who leads.
+    #[arg(long, value_name = "NAME", env = "POD_NAME", hide_env_values = true)]
+    pub(crate) pod_name: Option<String>,
+    /// The headless Service whose endpoints are Serin's own pods. Its port `admin` is the admin listener.
+    #[arg(long, value_name = "SERVICE", default_value = "serin-fleet")]
+    pub(crate) fleet_service: String,
+    /// The Lease by which one replica is elected to step rollouts.
+    #[arg(long, value_name = "LEASE", default_value = "serin")]
+    pub(crate) lease: String,
+    /// How long the elected replica may be silent before another one takes over, such as 10s.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub(crate) lease_duration: Duration,
+    /// Take Canaries over whose provider means a mesh or a gateway: Serin then shifts their traffic itself.
+    #[arg(long, requires = "kubernetes")]
+    pub(crate) inline_providers: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -150,6 +186,16 @@ pub(crate) enum End {
     Promoted,
     /// The canary was taken back.
     Failed,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Flagger's three kinds (flagger.app) accept all that Flagger's own definitions accept, and what Serin adds.\nWhere Flagger has installed its own they can stay; then the additions are not there."
+)]
+pub(crate) struct CrdArguments {
+    /// Only Serin's own kinds (serin.dev), for clusters where Flagger's definitions are installed and are to stay.
+    #[arg(long)]
+    pub(crate) own: bool,
 }
 
 /// A duration in Go's form, as everywhere in Serin.

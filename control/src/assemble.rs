@@ -1,7 +1,7 @@
 //! Joins the edge and the control loop: the only place that knows both.
 
 use serin_analysis::Checkpoint;
-use serin_measure::{CanaryKey, Cell, EpochId, Snapshot};
+use serin_measure::{BootId, CanaryKey, Cell, EpochId, Snapshot};
 use serin_proxy::{EdgeHandle, Refusal, Tripped};
 use serin_route::RouteTable;
 use serin_runtime::{DataPlane, EdgeView, Tell, Trip};
@@ -11,6 +11,19 @@ use tokio::sync::mpsc;
 pub(crate) struct Plane(pub(crate) EdgeHandle);
 
 impl DataPlane for Plane {
+    fn boot(&self) -> BootId {
+        self.0.boot()
+    }
+
+    fn trip(&self, trip: &Trip) {
+        self.0.trip(&trip.canary, trip.rollout, trip.ln_e);
+    }
+
+    fn trips(&self) -> Vec<Trip> {
+        let tripped = self.0.tripped().into_iter();
+        tripped.map(|Tripped { canary, rollout, ln_e }| Trip { canary, rollout, ln_e }).collect()
+    }
+
     fn publish(&self, table: RouteTable) {
         self.0.publish(table);
     }

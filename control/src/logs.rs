@@ -4,8 +4,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::arguments::LogFormat;
 
-/// Pingora logs at `error` what clients do, and every connection that breaks; that is counted, not told.
-const SILENCED: &str = "pingora_core=off,pingora_proxy=off";
+/// Pingora logs at `error` what clients do, and every connection that breaks; that is counted, not told. kube logs each call that
+/// fails, and tries again; who called says so once.
+const SILENCED: &str = "pingora_core=off,pingora_proxy=off,kube_client=off,kube_runtime=off";
 
 /// Starts logging. `SERIN_LOG` sets levels, such as `debug` or `serin_runtime=debug`.
 pub(crate) fn start(format: LogFormat) {

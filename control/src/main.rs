@@ -3,6 +3,7 @@
 mod arguments;
 mod assemble;
 mod client;
+mod crd;
 mod get;
 mod logs;
 mod paint;
@@ -24,10 +25,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Run(arguments) => run::run(arguments),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Validate(arguments) => validate::validate(&arguments),
         Command::Get(arguments) => get::get(&arguments),
         Command::Wait(arguments) => wait::wait(&arguments),
+        Command::Crd(arguments) => crd::crd(&arguments),
     };
     result.unwrap_or_else(|error| {
         paint::complain(&format!("serin: {error:#}"));

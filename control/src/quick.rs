@@ -8,7 +8,7 @@ use serin_measure::{Arm, CanaryKey};
 use serin_rollout::{Guard, GuardMode, Phase, Plan, Revision, State, Strategy, Target, Weight};
 use serin_route::{Audience, Force, HeaderMatch, Host, Match, StringMatch};
 use serin_runtime::store::Save;
-use serin_runtime::{Routing, Workload};
+use serin_runtime::{Reach, Routing, Workload};
 
 use crate::arguments::RunArguments;
 
@@ -32,9 +32,9 @@ pub(crate) fn workload(arguments: &RunArguments) -> Result<Workload> {
         checks: Vec::new(),
         guard: Guard { mode: GuardMode::Observe, tolerance: 0.001, warm_up_ms: 10_000 },
     };
-    let routing =
-        Routing { hosts: vec![Host::Any], audience: Audience::Everyone, forced: forced(arguments)?, versions };
-    Ok(Workload { plan, routing })
+    let (hosts, reach) = (vec![Host::Any], Reach::Versions(versions));
+    let routing = Routing { hosts, audience: Audience::Everyone, forced: forced(arguments)?, reach };
+    Ok(Workload { plan, routing, incarnation: String::new() })
 }
 
 /// The state it starts from: the primary serves, and the canary is new.
@@ -44,7 +44,8 @@ pub(crate) fn initial(workload: &Workload) -> Save {
     state.applied = Some(primary());
     state.promoted = Some(primary());
     state.primary = Some(primary());
-    Save { canary: workload.plan.canary.clone(), expected: None, state, events: Vec::new() }
+    let (canary, incarnation) = (workload.plan.canary.clone(), workload.incarnation.clone());
+    Save { canary, incarnation, expected: None, state, events: Vec::new() }
 }
 
 fn primary() -> Revision {

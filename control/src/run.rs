@@ -1,22 +1,26 @@
-//! `serin run`: reads, binds, joins, serves, and drains when told to.
+//! `serin run`: reads, binds, joins, serves, and drains when told to. Where the workloads come from is the only difference
+//! between files, the command line and a cluster.
+
+mod alone;
+mod cluster;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serin_config::{Set, SettingsSpec, Severity};
 use serin_measure::BootId;
 use serin_proxy::{Bound, Edge, Settings};
-use serin_runtime::store::{Store as _, sqlite::Sqlite};
-use serin_runtime::watch::{Reading, read, watch as watch_files};
-use serin_runtime::{Board, Controller, Workload, admin};
+use serin_runtime::cluster::Seal;
+use serin_runtime::store::Store;
+use serin_runtime::watch::{Reading, read};
+use serin_runtime::{Board, Clock, Controller, Site, Workload, admin};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +33,8 @@ use crate::{logs, quick};
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 /// Threads of the control side: the loop, the admin listener, readiness.
 const CONTROL_THREADS: usize = 2;
-/// How long the state may take to be closed. It is saved already; what is left is to make one file of it.
+/// How long closing may take. The state is saved already; what is left is to make one file of it, or to give the Lease back and
+/// the last counts to whoever leads.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// The signal of a write beyond the file size limit (signal(7)); it would end the process.
 const SIGXFSZ: i32 = 25;
@@ -48,10 +53,12 @@ enum Source {
     Directory { path: PathBuf, state: PathBuf, set: Box<Set> },
     /// The command line.
     Arguments,
+    /// A cluster.
+    Cluster,
 }
 
-pub(crate) fn run(arguments: RunArguments) -> Result<ExitCode> {
-    let Some(start) = prepare(&arguments)? else { return Ok(ExitCode::FAILURE) };
+pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode> {
+    let Some(start) = prepare(arguments)? else { return Ok(ExitCode::FAILURE) };
     logs::start(arguments.log_format.unwrap_or_else(|| match start.settings.log_format() {
         serin_config::LogFormat::Text => LogFormat::Text,
         serin_config::LogFormat::Json => LogFormat::Json,
@@ -62,7 +69,7 @@ pub(crate) fn run(arguments: RunArguments) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the control runtime")?;
-    runtime.block_on(serve(&arguments, start))?;
+    runtime.block_on(serve(arguments, start))?;
     runtime.shutdown_timeout(Duration::from_secs(1));
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
@@ -74,6 +81,11 @@ fn prepare(arguments: &RunArguments) -> Result<Option<Start>> {
         let workloads = vec![quick::workload(arguments)?];
         let listen = if arguments.listen.is_empty() { vec![LISTEN_DEFAULT] } else { arguments.listen.clone() };
         return Ok(Some(Start { workloads, settings: SettingsSpec::default(), listen, source: Source::Arguments }));
+    }
+    if arguments.kubernetes {
+        let listen = if arguments.listen.is_empty() { vec![LISTEN_DEFAULT] } else { arguments.listen.clone() };
+        let (workloads, settings) = (Vec::new(), SettingsSpec::default());
+        return Ok(Some(Start { workloads, settings, listen, source: Source::Cluster }));
     }
     let shown = arguments.config.display();
     let Reading { interpreted, set } = read(&arguments.config).with_context(|| {
@@ -101,37 +113,60 @@ fn prepare(arguments: &RunArguments) -> Result<Option<Start>> {
 /// Starts everything, and returns when the process was told to stop and what was in flight has ended.
 async fn serve(arguments: &RunArguments, start: Start) -> Result<()> {
     let signals = Signals::catch()?;
-    let drain = start.settings.drain();
-    let store = open(&start).await?;
-    let saves = store.watch();
-    let bound = Bound::bind(edge_settings(arguments, &start), BootId(getrandom::u64()?))?;
-    let admin_address = arguments.admin.unwrap_or_else(|| start.settings.admin());
-    let admin = TcpListener::bind(admin_address)
-        .await
-        .with_context(|| format!("cannot listen on {admin_address} for the admin API"))?;
-    let (plane, board) = (Arc::new(Plane(bound.handle())), Arc::new(Board::default()));
-    let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
-
-    if start.workloads.is_empty() {
-        tracing::warn!("there is no Canary in the configuration, so every request is answered with 404");
+    match start.source {
+        Source::Cluster => cluster::serve(arguments, start, signals).await,
+        Source::Directory { .. } | Source::Arguments => alone::serve(arguments, start, signals).await,
     }
-    let controller = Controller::start(Arc::new(store), plane.clone(), board.clone(), start.workloads).await?;
-    let tell = controller.tell();
-    let addresses = bound.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), %addresses, admin = %admin.local_addr()?, "serving");
-    let (edge, tripped) = bound.serve();
+}
 
-    tokio::spawn(pass_on_trips(tripped, tell.clone()));
-    tokio::spawn(admin::serve(admin, board.clone(), plane.clone(), env!("CARGO_PKG_VERSION"), stop_admin.clone()));
-    if let Source::Directory { path, set, .. } = start.source {
-        tokio::spawn(watch_files(path, *set, tell, board.clone(), stop.clone()));
+/// A process whose addresses are bound.
+struct Process {
+    signals: Signals,
+    bound: Bound,
+    admin_address: SocketAddr,
+    /// Until somebody answers there.
+    admin: Option<TcpListener>,
+    plane: Arc<Plane>,
+    board: Arc<Board>,
+    clock: Clock,
+    boot: BootId,
+    stop: CancellationToken,
+    stop_admin: CancellationToken,
+}
+
+impl Process {
+    async fn bind(arguments: &RunArguments, start: &Start, signals: Signals) -> Result<Self> {
+        let boot = boot()?;
+        let bound = Bound::bind(edge_settings(arguments, start), boot)?;
+        let admin_address = arguments.admin.unwrap_or_else(|| start.settings.admin());
+        let admin = TcpListener::bind(admin_address)
+            .await
+            .with_context(|| format!("cannot listen on {admin_address} for the admin API"))?;
+        let (plane, board, clock) = (Arc::new(Plane(bound.handle())), Arc::default(), Clock::start());
+        let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
+        let (admin_address, admin) = (admin.local_addr()?, Some(admin));
+        Ok(Self { signals, bound, admin_address, admin, plane, board, clock, boot, stop, stop_admin })
     }
-    let control = tokio::spawn(controller.run(stop.clone()));
-    let mut running = Running { signals, edge, board, control, stop };
-    running.until_told_to_stop().await;
-    running.drain(arguments.drain_delay, drain, saves).await;
-    stop_admin.cancel();
-    Ok(())
+
+    /// Answers on the admin listener: healthy at once, ready when the edge is open.
+    fn answer_admins(&mut self, seal: Option<Arc<OnceLock<Seal>>>) {
+        if let Some(admin) = self.admin.take() {
+            let (board, plane, stop) = (self.board.clone(), self.plane.clone(), self.stop_admin.clone());
+            tokio::spawn(admin::serve(admin, board, plane, env!("CARGO_PKG_VERSION"), seal, stop));
+        }
+    }
+
+    /// Opens the edge: the first table is in force.
+    fn open<S: Store, W: Site>(mut self, controller: Controller<S, Plane, W>) -> Running {
+        self.answer_admins(None);
+        let Self { signals, bound, admin_address, board, stop, stop_admin, .. } = self;
+        let addresses = bound.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), %addresses, admin = %admin_address, "serving");
+        let (edge, tripped) = bound.serve();
+        tokio::spawn(pass_on_trips(tripped, controller.tell()));
+        let control = tokio::spawn(controller.run(stop.clone()));
+        Running { signals, edge, board, control, stop, stop_admin }
+    }
 }
 
 /// A process that serves.
@@ -141,6 +176,7 @@ struct Running {
     board: Arc<Board>,
     control: JoinHandle<()>,
     stop: CancellationToken,
+    stop_admin: CancellationToken,
 }
 
 impl Running {
@@ -155,9 +191,10 @@ impl Running {
         }
     }
 
-    /// Readiness goes first, then the listeners, then a bounded wait for what is in flight; the loop ends last.
-    async fn drain(self, delay: Duration, patience: Duration, mut saves: watch::Receiver<u64>) {
-        let Self { mut signals, edge, board, control, stop } = self;
+    /// Readiness goes first, then the listeners, then a bounded wait for what is in flight; the loop ends last, and after it
+    /// whatever `closed` waits for.
+    async fn drain(self, delay: Duration, patience: Duration, closed: impl Future<Output = ()>) {
+        let Self { mut signals, edge, board, control, stop, stop_admin } = self;
         tracing::info!("told to stop: readiness withdrawn, draining");
         board.drain();
         edge.handle().drain();
@@ -167,7 +204,7 @@ impl Running {
         }
         let drained = tokio::task::spawn_blocking(move || edge.stop(patience));
         tokio::select! {
-            _ = drained => {}
+            _ = drained => board.emptied(),
             // Told twice: what is in flight is given up.
             () = signals.told_to_stop() => {}
         }
@@ -177,24 +214,20 @@ impl Running {
             if !control.is_finished() {
                 let _ = control.await;
             }
-            // When its last user is gone, the store closes.
-            while saves.changed().await.is_ok() {}
+            closed.await;
         };
         if tokio::time::timeout(CLOSE_WITHIN, closed).await.is_err() {
-            tracing::error!("the state could not be closed in time; what was saved is saved");
+            tracing::warn!(
+                "closing took too long; what was saved is saved, and what was counted last may not have been told"
+            );
         }
+        stop_admin.cancel();
     }
 }
 
-async fn open(start: &Start) -> Result<Sqlite> {
-    match &start.source {
-        Source::Directory { state, .. } => Ok(Sqlite::open(state)?),
-        Source::Arguments => {
-            let store = Sqlite::in_memory()?;
-            store.save(start.workloads.iter().map(quick::initial).collect()).await?;
-            Ok(store)
-        }
-    }
+/// A number for this start of the process. JSON readers keep 53 bits of a number, which is enough for any fleet.
+fn boot() -> Result<BootId> {
+    Ok(BootId(getrandom::u64()? >> 11))
 }
 
 fn edge_settings(arguments: &RunArguments, start: &Start) -> Settings {

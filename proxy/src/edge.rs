@@ -158,6 +158,21 @@ impl EdgeHandle {
         self.meters.tripwire(canary).is_some_and(|tripwire| tripwire.is_tripped(rollout))
     }
 
+    /// Takes a run of a canary out of traffic, as its tripwire would.
+    pub fn trip(&self, canary: &CanaryKey, rollout: u64, ln_e: f64) {
+        self.meters.tripwire_or_new(canary).trip(rollout, ln_e);
+    }
+
+    /// The runs that are out of traffic, the newest of each canary.
+    pub fn tripped(&self) -> Vec<Tripped> {
+        self.meters.tripped()
+    }
+
+    /// This start of the process, under which it counts.
+    pub fn boot(&self) -> BootId {
+        self.meters.boot()
+    }
+
     /// The evidence cells of a canary's epochs that may still change.
     pub fn cells(&self, canary: &CanaryKey) -> Vec<(EpochId, Cell)> {
         self.meters.cells(canary)

@@ -63,11 +63,8 @@ impl Meters {
             live.left.get_or_insert(now);
         }
         let per_route = table.routes().iter().map(|route| {
-            let canary = canaries.entry(route.canary.clone()).or_insert_with(|| CanaryMeters {
-                tripwire: Arc::new(Tripwire::new(route.canary.clone(), self.report.clone())),
-                live: BTreeMap::new(),
-                folded: BTreeMap::new(),
-            });
+            let new = || CanaryMeters::new(&route.canary, &self.report);
+            let canary = canaries.entry(route.canary.clone()).or_insert_with(new);
             let key = CellKey { boot: self.boot, canary: route.canary.clone(), epoch: route.epoch };
             let live = canary.live.entry(route.epoch).or_insert_with(|| LiveEpoch {
                 meter: Arc::new(EpochMeter::new(key, self.threads)),
@@ -82,6 +79,22 @@ impl Meters {
         per_route.collect()
     }
 
+    /// This start of the process.
+    pub(crate) const fn boot(&self) -> BootId {
+        self.boot
+    }
+
+    /// The tripwire of a canary, made if it had none: an order may come before the first route.
+    pub(crate) fn tripwire_or_new(&self, canary: &CanaryKey) -> Arc<Tripwire> {
+        let mut canaries = self.canaries.lock();
+        canaries.entry(canary.clone()).or_insert_with(|| CanaryMeters::new(canary, &self.report)).tripwire.clone()
+    }
+
+    /// What tripwires have taken out of traffic.
+    pub(crate) fn tripped(&self) -> Vec<Tripped> {
+        self.canaries.lock().values().filter_map(|canary| canary.tripwire.tripped()).collect()
+    }
+
     pub(crate) fn tripwire(&self, canary: &CanaryKey) -> Option<Arc<Tripwire>> {
         self.canaries.lock().get(canary).map(|canary| canary.tripwire.clone())
     }
@@ -90,10 +103,15 @@ impl Meters {
     pub(crate) fn cells(&self, canary: &CanaryKey) -> Vec<(EpochId, Cell)> {
         let mut canaries = self.canaries.lock();
         let Some(canary) = canaries.get_mut(canary) else { return Vec::new() };
+        let CanaryMeters { live, folded, .. } = canary;
         // The newest folded ones too: their last outcomes may have come after the last look.
-        let folded = canary.folded.iter().rev().take(EPOCHS_MAX).map(|(epoch, counts)| (*epoch, counts.cell()));
-        let live = canary.live.iter_mut().map(|(epoch, live)| (*epoch, live.meter.cut(&mut live.cuts)));
-        live.chain(folded).collect()
+        let folded = folded.iter().rev().take(EPOCHS_MAX).map(|(epoch, counts)| (*epoch, counts.cell()));
+        let mut cells: BTreeMap<EpochId, Cell> = folded.collect();
+        for (epoch, live) in live {
+            // One that comes back, as after a brake that nobody saved, goes on with what was folded of it.
+            cells.entry(*epoch).or_default().merge(&live.meter.cut(&mut live.cuts));
+        }
+        cells.into_iter().collect()
     }
 
     /// Everything counted since the start, of one canary or of all.
@@ -112,6 +130,11 @@ impl Meters {
 }
 
 impl CanaryMeters {
+    fn new(canary: &CanaryKey, report: &mpsc::UnboundedSender<Tripped>) -> Self {
+        let tripwire = Arc::new(Tripwire::new(canary.clone(), report.clone()));
+        Self { tripwire, live: BTreeMap::new(), folded: BTreeMap::new() }
+    }
+
     fn tell_tripwire(&self) {
         self.tripwire.set_meters(self.live.values().map(|live| live.meter.clone()).collect());
     }

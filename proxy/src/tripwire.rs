@@ -28,6 +28,8 @@ pub(crate) struct Tripwire {
     canary: CanaryKey,
     /// The run that was tripped; 0 is none, as runs are numbered from 1. A newer run is thereby untripped.
     tripped: AtomicU64,
+    /// What is told of it: the run and ln E at that moment.
+    told: ArcSwapOption<Tripped>,
     checkpoint: ArcSwapOption<Checkpoint>,
     /// The meters of the epochs that may still change, looked up on failures only.
     meters: ArcSwap<Vec<Arc<EpochMeter>>>,
@@ -37,8 +39,24 @@ pub(crate) struct Tripwire {
 impl Tripwire {
     /// `report` is bounded in fact: one message per run.
     pub(crate) fn new(canary: CanaryKey, report: mpsc::UnboundedSender<Tripped>) -> Self {
-        let (tripped, checkpoint) = (AtomicU64::new(0), ArcSwapOption::empty());
-        Self { canary, tripped, checkpoint, meters: ArcSwap::default(), report }
+        let (tripped, told, checkpoint) = (AtomicU64::new(0), ArcSwapOption::empty(), ArcSwapOption::empty());
+        Self { canary, tripped, told, checkpoint, meters: ArcSwap::default(), report }
+    }
+
+    /// Takes a run out of traffic, if no newer one is out already. Says whether that is new.
+    ///
+    /// The maximum, so that a look or an order that was slow cannot put an older run in the place of a newer one.
+    pub(crate) fn trip(&self, rollout: u64, ln_e: f64) -> bool {
+        let is_new = self.tripped.fetch_max(rollout, Ordering::AcqRel) < rollout;
+        if is_new {
+            self.told.store(Some(Arc::new(Tripped { canary: self.canary.clone(), rollout, ln_e })));
+        }
+        is_new
+    }
+
+    /// The newest run that is out of traffic, if one is.
+    pub(crate) fn tripped(&self) -> Option<Tripped> {
+        self.told.load().as_deref().cloned()
     }
 
     pub(crate) fn is_tripped(&self, rollout: u64) -> bool {
@@ -64,10 +82,7 @@ impl Tripwire {
         let meters = self.meters.load();
         let ln_e =
             checkpoint.look(|epoch| meters.iter().find(|meter| meter.key().epoch == epoch).map(|meter| meter.look()));
-        // The maximum, so that a look that was slow cannot put an older run in the place of a newer one.
-        if checkpoint.stake.crossed(ln_e)
-            && self.tripped.fetch_max(checkpoint.rollout, Ordering::AcqRel) < checkpoint.rollout
-        {
+        if checkpoint.stake.crossed(ln_e) && self.trip(checkpoint.rollout, ln_e) {
             let tripped = Tripped { canary: self.canary.clone(), rollout: checkpoint.rollout, ln_e };
             // Nobody listens during shutdown; the flag holds all the same.
             let _ = self.report.send(tripped);

@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
-use serin_analysis::{GuardReport, Stake};
-use serin_measure::{Arm, CanaryKey};
+use serin_analysis::{GuardReport, Stake, Verdict};
+use serin_measure::{Arm, BootId, CanaryKey};
 use serin_rollout::{
-    Brake, Guard, GuardMode, Level, Observation, Plan, Readiness, State, brake, desired, narrow, needs, news, report,
-    step,
+    Brake, Guard, GuardMode, Level, Observation, Plan, Readiness, State, brake, desired, enlist, narrow, needs, news,
+    report, step,
 };
 use tracing::{info, info_span, warn};
 
-use crate::controller::{Controller, Message};
-use crate::entry::{Entry, Pending, events};
+use crate::controller::{Controller, Message, Role};
+use crate::entry::{Entry, events};
+use crate::fleet::Question;
 use crate::plane::{DataPlane, Trip};
-use crate::ready::readiness;
+use crate::reflex::Reflex;
+use crate::site::{Site, Wanted};
 use crate::store::{Event, Store};
 use crate::workload::Workload;
 
@@ -27,23 +29,37 @@ pub(crate) enum Backing {
     Unsaved,
 }
 
-impl<S: Store, P: DataPlane> Controller<S, P> {
+impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
     /// One beat over all canaries.
     pub(crate) fn beat(&mut self) {
         let now_ms = self.clock.now_ms();
-        for key in self.entries.keys().cloned().collect::<Vec<_>>() {
-            self.judge(&key, now_ms);
-            self.look_back(&key, now_ms);
-            self.begin_what_is_due(&key, now_ms);
+        if self.leads() {
+            self.ask_fleet_if_due(now_ms);
+            self.forget_contests(now_ms);
+            for key in self.entries.keys().cloned().collect::<Vec<_>>() {
+                self.judge(&key, now_ms);
+                self.look_back(&key, now_ms);
+                self.begin_what_is_due(&key, now_ms);
+            }
+            self.sound_the_alarm_for_saves_that_hang(now_ms);
+            self.keep_what_changed(now_ms);
+        } else {
+            self.load_if_quiet();
         }
-        self.sound_the_alarm_for_saves_that_hang(now_ms);
-        self.keep_what_changed(now_ms);
+        if self.site.is_fleet() {
+            for key in self.entries.keys().cloned().collect::<Vec<_>>() {
+                self.twitch(&key, now_ms);
+            }
+        }
         self.post();
     }
 
     /// How long until the next tick is due. Ticks that are due and cannot begin wait for the beat.
     pub(crate) fn next_due(&self) -> Duration {
         let now_ms = self.clock.now_ms();
+        if !self.leads() {
+            return Duration::from_millis(NEVER_MS);
+        }
         let idle = self.entries.values().filter(|entry| entry.may_tick(now_ms));
         let due = idle.map(|entry| entry.due_ms()).filter(|due_ms| *due_ms > now_ms).min();
         Duration::from_millis(due.map_or(NEVER_MS, |due_ms| due_ms - now_ms))
@@ -52,64 +68,123 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
     /// Begins the ticks that are due now.
     pub(crate) fn begin_due_ticks(&mut self) {
         let now_ms = self.clock.now_ms();
+        if !self.leads() {
+            return;
+        }
         for key in self.entries.keys().cloned().collect::<Vec<_>>() {
             self.begin_what_is_due(&key, now_ms);
         }
     }
 
     /// Closes the open slice of a canary under analysis, and brakes if its evidence has crossed the limit.
-    fn judge(&mut self, key: &CanaryKey, now_ms: u64) {
-        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.state.is_analysing()) else { return };
-        let cells = self.plane.cells(key);
-        let evidence = std::mem::take(&mut entry.state.evidence);
-        entry.state.evidence = entry.judge.advance(evidence, &cells, entry.state.epoch.id, now_ms);
-        entry.state.judged_at_ms = now_ms;
+    pub(crate) fn judge(&mut self, key: &CanaryKey, now_ms: u64) {
+        if !self.leads() || !self.entries.get(key).is_some_and(|entry| entry.state.is_analysing()) {
+            return;
+        }
+        let counts = self.counts(key, now_ms);
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        entry.advance_evidence(&counts, now_ms);
         let (rollout, ln_e) = (entry.state.rollout, entry.state.evidence.ln_e());
         let is_told = entry.state.reported && entry.workload.plan.guard.mode == GuardMode::Observe;
-        self.arm(key);
-        let Some(Entry { workload: Workload { plan, .. }, .. }) = self.entries.get(key) else { return };
-        if Stake::default().crossed(ln_e) && !is_told {
-            let plan = plan.clone();
-            self.pull(&plan, rollout, ln_e, now_ms);
+        let (stake, plan) = (entry.state.stakes.pooled(), entry.workload.plan.clone());
+        if !self.site.is_fleet() {
+            self.arm(key);
+        }
+        if self.plane.is_tripped(key, rollout) {
+            // Its message was lost with a leader, or is still on its way.
+            self.trip(&Trip { canary: key.clone(), rollout, ln_e });
+        } else if stake.crossed(ln_e) && !is_told {
+            self.pull(&plan, rollout, ln_e, stake, now_ms);
         }
     }
 
-    /// Leaves the newest checkpoint with the data path.
+    /// Lets this replica's own bet go on, and leaves it with the data path.
+    fn twitch(&mut self, key: &CanaryKey, now_ms: u64) {
+        let (boot, counts) = (self.plane.boot(), self.own_counts(key));
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let state = &entry.state;
+        match &mut entry.reflex {
+            Some(reflex) if reflex.is_of(state) => {
+                reflex.track(state);
+                reflex.advance(state, &counts, now_ms);
+            }
+            // The run was taken back here, or another one began, and nobody has saved that. If it goes on, so does the bet: to
+            // begin it anew would spend its stake twice.
+            Some(reflex) if reflex.is_of_this_or_later(state) => {}
+            Some(_) | None => entry.reflex = Reflex::of(state, boot, &counts, now_ms).or_else(|| entry.reflex.take()),
+        }
+        self.arm(key);
+    }
+
+    /// Leaves the newest checkpoint with the data path: this replica's own bet, or the only one there is.
     pub(crate) fn arm(&self, key: &CanaryKey) {
-        let Some(entry) = self.entries.get(key) else { return };
-        let acts = entry.workload.plan.guard.mode == GuardMode::Enforce;
-        let checkpoint = entry
-            .state
-            .is_analysing()
-            .then(|| entry.judge.checkpoint(entry.state.rollout, acts, &entry.state.evidence));
+        let Some(Entry { state, workload: Workload { plan, .. }, reflex, .. }) = self.entries.get(key) else { return };
+        let checkpoint = if self.site.is_fleet() {
+            reflex.as_ref().filter(|reflex| reflex.is_of(state)).map(|reflex| reflex.checkpoint(plan))
+        } else {
+            let acts = plan.guard.mode == GuardMode::Enforce;
+            let (stake, boot) = (state.stakes.pooled(), self.plane.boot());
+            let look = || state.scoring.checkpoint(state.rollout, acts, &state.evidence, stake, boot);
+            state.is_analysing().then(look)
+        };
         self.plane.arm(key, checkpoint);
+    }
+
+    /// Gives those a stake who came after a run began.
+    pub(crate) fn enlist_newcomers(&mut self, now_ms: u64) {
+        let present = self.present(now_ms);
+        for key in self.entries.keys().cloned().collect::<Vec<_>>() {
+            let Some(entry) = self.entries.get(&key).filter(|entry| entry.observing.is_none()) else { continue };
+            if entry.may_advance()
+                && let Some(step) = enlist(&entry.workload.plan, &entry.state, &present, now_ms)
+            {
+                self.advance(&key, step);
+            }
+        }
+    }
+
+    /// The processes that carry traffic, if there may be several.
+    fn present(&self, now_ms: u64) -> Vec<BootId> {
+        if self.site.is_fleet() {
+            std::iter::once(self.plane.boot()).chain(self.fleet.boots(now_ms)).collect()
+        } else {
+            Vec::new()
+        }
     }
 
     /// A tripwire has acted: the canary has no traffic any more, and now it is said and saved.
     pub(crate) fn trip(&mut self, trip: &Trip) {
         let now_ms = self.clock.now_ms();
+        if !self.leads() {
+            // Its data path has acted already, and whoever leads will ask.
+            return;
+        }
         let Some(entry) = self.entries.get(&trip.canary) else { return };
+        let stakes = &entry.state.stakes;
+        // Whoever has a part of the stake has an equal one.
+        let stake = stakes.of(self.plane.boot()).unwrap_or_else(|| stakes.pooled());
         // It has acted, so what is said and saved follows it, even if the plan was edited meanwhile.
         let guard = Guard { mode: GuardMode::Enforce, ..entry.workload.plan.guard.clone() };
         let plan = Plan { guard, ..entry.workload.plan.clone() };
-        self.pull(&plan, trip.rollout, trip.ln_e, now_ms);
+        self.pull(&plan, trip.rollout, trip.ln_e, stake, now_ms);
     }
 
     /// Brakes, or says that it would have.
-    fn pull(&mut self, plan: &Plan, rollout: u64, ln_e: f64, now_ms: u64) {
+    fn pull(&mut self, plan: &Plan, rollout: u64, ln_e: f64, stake: Stake, now_ms: u64) {
         let key = &plan.canary;
         let Some(entry) = self.entries.get(key).filter(|entry| entry.state.is_analysing()) else { return };
-        let cause = Brake { rollout, ln_e, message: self.guard_report(entry, ln_e).short() };
+        let cause = Brake { rollout, ln_e, message: self.guard_report(entry, ln_e, stake).short() };
         let reported = report(plan, &entry.state, &cause, now_ms);
         if let Some(step) = reported.or_else(|| brake(plan, &entry.state, &cause, now_ms)) {
             // In force first, saved when saving works: braking needs nothing.
             self.put_in_force(key, step.state, events(&step.notices, now_ms), now_ms, Backing::Unsaved);
             self.keep_brakes(now_ms);
+            self.ask_fleet();
         }
     }
 
-    fn guard_report(&self, entry: &Entry, ln_e: f64) -> GuardReport {
-        let snapshot = self.plane.snapshot(Some(&entry.workload.plan.canary));
+    fn guard_report(&self, entry: &Entry, ln_e: f64, stake: Stake) -> GuardReport {
+        let snapshot = self.snapshot(&entry.workload.plan.canary);
         let sum = |arm: Arm| {
             let of_run = snapshot.iter().filter(|(key, _)| key.epoch >= entry.run_from);
             of_run.fold((0, 0), |(routed, failed), (_, counts)| {
@@ -127,16 +202,18 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
             delta: entry.state.epoch.judging.tolerance().unwrap_or(entry.workload.plan.guard.tolerance),
             w: entry.state.epoch.coin.probability(),
             ln_e,
-            stake: Stake::default(),
+            stake,
         }
     }
 
     /// Keeps a reading for the checks.
     fn look_back(&mut self, key: &CanaryKey, now_ms: u64) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
+        let Some(entry) = self.entries.get(key) else { return };
         let longest_ms = entry.longest_check_ms();
         if entry.state.is_analysing() && longest_ms > 0 && entry.history.is_due(now_ms, longest_ms) {
-            entry.history.read(now_ms, &self.plane.snapshot(Some(key)), entry.step_from, longest_ms);
+            let snapshot = self.snapshot(key);
+            let Some(entry) = self.entries.get_mut(key) else { return };
+            entry.history.read(now_ms, &snapshot, entry.step_from, longest_ms);
         }
     }
 
@@ -167,19 +244,35 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         entry.observing = Some(number);
         let (needs, wanted) = (needs(&entry.workload.plan, &entry.state), desired(&entry.workload.plan, &entry.state));
         let routing = &entry.workload.routing;
-        let primary = needs.primary.then(|| routing.addresses(&wanted.primary).to_vec());
-        let canary_arm = wanted.canary.filter(|_| needs.canary).map(|revision| routing.addresses(&revision).to_vec());
-        let (outbox, canary) = (self.outbox.clone(), key.clone());
+        let primary = needs.primary.then(|| Wanted {
+            arm: Arm::Primary,
+            revision: wanted.primary.clone(),
+            addresses: routing.primary(&wanted).to_vec(),
+        });
+        let canary_arm = wanted.canary.clone().filter(|_| needs.canary).map(|revision| Wanted {
+            arm: Arm::Canary,
+            revision,
+            addresses: routing.canary(&wanted).to_vec(),
+        });
+        let peers = if needs.checks { self.site.peers() } else { Vec::new() };
+        let (site, outbox, canary) = (self.site.clone(), self.outbox.clone(), key.clone());
         tokio::spawn(async move {
-            let ask = async |addresses: Option<Vec<_>>| match addresses {
-                Some(addresses) => readiness(addresses).await,
+            let begun = tokio::time::Instant::now();
+            let ready = async |asked: Option<Wanted>| match asked {
+                Some(asked) => site.readiness(&canary, asked).await,
                 None => Readiness::Ready,
             };
-            let begun = tokio::time::Instant::now();
-            let (primary, canary_arm) = tokio::join!(ask(primary), ask(canary_arm));
+            // The newest counts of everybody belong to this tick; they come before the facts.
+            let counts = futures::future::join_all(peers.iter().map(async |peer| {
+                let (cells_of, snapshots_of) = (vec![canary.clone()], vec![canary.clone()]);
+                let question = Question { cells_of, snapshots_of, ..Question::default() };
+                let answer = site.ask(peer.address, question).await;
+                let _ = outbox.send(Message::Answered { peer: peer.address, answer }).await;
+            }));
+            let (primary, canary_arm, _) = tokio::join!(ready(primary), ready(canary_arm), counts);
             let took: Duration = begun.elapsed();
             // Nobody listens during shutdown.
-            let _ = outbox.send(Message::Observed { canary, number, primary, canary_arm, took }).await;
+            let _ = outbox.send(Message::Observed { canary: canary.clone(), number, primary, canary_arm, took }).await;
         });
     }
 
@@ -194,19 +287,18 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
     ) {
         let now_ms = self.clock.now_ms();
         let Some(entry) = self.entries.get_mut(key) else { return };
-        if entry.observing.take_if(|expected| *expected == number).is_none() {
+        if entry.observing.take_if(|expected| *expected == number).is_none() || self.role != Role::Leading {
             return;
         }
-        let verdict = needs(&entry.workload.plan, &entry.state).checks.then(|| {
-            // The newest counts belong to this tick.
-            entry.verdict(now_ms, &self.plane.snapshot(Some(key)))
-        });
+        let verdict = needs(&entry.workload.plan, &entry.state).checks.then(|| self.verdict(key, now_ms));
+        let replicas = self.present(now_ms);
+        let Some(entry) = self.entries.get_mut(key) else { return };
         let plan = &entry.workload.plan;
         if verdict.is_some() {
             let labels = [plan.target.name.as_str(), key.namespace()];
             self.board.tick_seconds().with_label_values(&labels).observe(took.as_secs_f64());
         }
-        let step = step(plan, entry.state.clone(), Observation { now_ms, primary, canary, verdict });
+        let step = step(plan, entry.state.clone(), Observation { now_ms, primary, canary, verdict, replicas });
         let mut unchanged = entry.state.clone();
         unchanged.ticked_ms = now_ms;
         if step.state == unchanged && step.notices.is_empty() && entry.version.is_some() {
@@ -216,11 +308,29 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         }
     }
 
+    /// What the checks say, by the newest counts of everybody. Nothing goes on while somebody serves whose counts are missing.
+    fn verdict(&mut self, key: &CanaryKey, now_ms: u64) -> Verdict {
+        let snapshot = self.snapshot(key);
+        let (silent, all) = self.fleet.silent(&self.site.peers(), now_ms);
+        let verdict = match self.entries.get_mut(key) {
+            Some(entry) => entry.verdict(now_ms, &snapshot),
+            None => Verdict::Wait { reason: "no longer configured".to_owned() },
+        };
+        match verdict {
+            Verdict::Pass if silent > 0 => {
+                // This process serves too, so there is one more than there are others.
+                let reason = format!("{silent} of {} replicas do not answer, or do not see the cluster", all + 1);
+                Verdict::Wait { reason }
+            }
+            Verdict::Pass | Verdict::Halt { .. } | Verdict::Wait { .. } => verdict,
+        }
+    }
+
     /// Puts a state in force with what it tells and the table it asks for.
     pub(crate) fn put_in_force(
         &mut self,
         key: &CanaryKey,
-        mut state: State,
+        state: State,
         told: Vec<Event>,
         now_ms: u64,
         backing: Backing,
@@ -234,19 +344,13 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
             let ended = self.tally.ended.entry(key.clone()).or_default();
             ended.count(state.phase, entry.workload.plan.skip_analysis);
         }
-        if state.rollout == entry.state.rollout {
-            // The guard has gone on while the step was saved.
-            state.evidence = std::mem::take(&mut entry.state.evidence);
-            state.judged_at_ms = entry.state.judged_at_ms;
-        }
+        let state = entry.with_evidence(state);
         entry.put_in_force(state, now_ms);
         entry.tell(told.iter().cloned());
         match backing {
             Backing::Saved => {}
             Backing::Unsaved => {
-                if entry.saving.is_some() {
-                    entry.saving = Some(Pending::Superseded);
-                }
+                entry.supersede();
                 entry.dirty = true;
                 entry.keep_unsaved(told);
             }

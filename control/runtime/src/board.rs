@@ -4,20 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::RwLock;
-use prometheus::{HistogramOpts, HistogramVec};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
 use serin_analysis::CheckResult;
-use serin_measure::{CanaryKey, EpochId};
+use serin_measure::{CanaryKey, EpochId, Snapshot};
 use serin_rollout::{Phase, Plan, State};
+use tokio::sync::{Notify, watch};
 
-use crate::store::Event;
+use crate::store::{Event, Version};
 
 /// The newest posting, and counters that only rise.
 #[derive(Debug)]
 pub struct Board {
-    posting: RwLock<Arc<Posting>>,
+    posting: watch::Sender<Arc<Posting>>,
     draining: AtomicBool,
+    drained: AtomicBool,
+    told_finally: Notify,
+    blind: AtomicBool,
     tick_seconds: HistogramVec,
+    api_calls: IntCounterVec,
 }
 
 /// What the control loop last posted.
@@ -25,6 +29,12 @@ pub struct Board {
 pub struct Posting {
     /// Whether the first table is in force.
     pub ready: bool,
+    /// Whether this process judges and steps; in a fleet one does.
+    pub leads: bool,
+    /// Whether everybody who serves answers, and sees the cluster as it is: then pods may be taken down.
+    pub all_see: bool,
+    /// What the other processes of the fleet have counted, as far as they have told; nothing where this one does not lead.
+    pub others: Arc<Snapshot>,
     /// The number of the table in force.
     pub generation: u64,
     /// Every canary.
@@ -46,12 +56,18 @@ pub struct CanaryPosting {
     pub events: Vec<Event>,
     /// What a person has to see to.
     pub alarm: Option<String>,
+    /// Who else writes this Canary's status, in a sentence, if somebody does; then nothing advances.
+    pub contested: Option<String>,
     /// What the checks said last.
     pub checks: Vec<CheckResult>,
     /// First epoch of the run, as far as this process has seen it.
     pub run_from: EpochId,
     /// Whether the state in force is saved.
     pub saved: bool,
+    /// The version of the saved state, if there is one.
+    pub version: Option<Version>,
+    /// Whether everybody who carries traffic follows it; then what it leaves without traffic may be taken down.
+    pub settled: bool,
 }
 
 /// Counts since the start of the process.
@@ -80,7 +96,14 @@ impl Default for Board {
             HistogramOpts::new("flagger_canary_duration_seconds", "Time that an analysed tick took, in seconds.");
         let tick_seconds =
             HistogramVec::new(options, &["name", "namespace"]).expect("the name and the labels are valid");
-        Self { posting: RwLock::default(), draining: AtomicBool::new(false), tick_seconds }
+        let (draining, drained) = (AtomicBool::new(false), AtomicBool::new(false));
+        let options =
+            Opts::new("serin_api_server_calls_total", "Calls to the Kubernetes API server, watches included.");
+        let api_calls =
+            IntCounterVec::new(options, &["method", "resource"]).expect("the name and the labels are valid");
+        let (posting, told_finally) = (watch::Sender::default(), Notify::new());
+        let blind = AtomicBool::new(false);
+        Self { posting, draining, drained, told_finally, blind, tick_seconds, api_calls }
     }
 }
 
@@ -90,14 +113,59 @@ impl Board {
         &self.tick_seconds
     }
 
+    /// Calls to the API server since the start, by method and resource.
+    pub(crate) fn api_calls(&self) -> &IntCounterVec {
+        &self.api_calls
+    }
+
+    /// Counts a call to the API server by its method and path.
+    pub fn count_api_call(&self, method: &str, path: &str) {
+        self.api_calls.with_label_values(&[method, resource_of(path)]).inc();
+    }
+
     /// The newest posting.
     pub fn read(&self) -> Arc<Posting> {
-        self.posting.read().clone()
+        self.posting.borrow().clone()
     }
 
     /// Replaces the posting.
     pub fn post(&self, posting: Posting) {
-        *self.posting.write() = Arc::new(posting);
+        self.posting.send_replace(Arc::new(posting));
+    }
+
+    /// Every posting from now on; what is missed in between is of no interest.
+    pub fn watch(&self) -> watch::Receiver<Arc<Posting>> {
+        self.posting.subscribe()
+    }
+
+    /// Says that no request is under way any more: what is counted now is final.
+    pub fn emptied(&self) {
+        self.drained.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the counts are final.
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// Says whether what is known of the cluster is what is so: every watch works, and the table follows it.
+    pub(crate) fn sees_the_cluster(&self, sees: bool) {
+        self.blind.store(!sees, Ordering::Relaxed);
+    }
+
+    /// Whether what is known of the surroundings is up to date.
+    pub(crate) fn is_current(&self) -> bool {
+        !self.blind.load(Ordering::Relaxed)
+    }
+
+    /// The final counts were told to who asked.
+    pub(crate) fn told_finally(&self) {
+        self.told_finally.notify_one();
+    }
+
+    /// Waits until somebody has asked for the final counts.
+    pub async fn until_told_finally(&self) {
+        self.told_finally.notified().await;
     }
 
     /// Says that the process is ending; readiness follows at once.
@@ -108,6 +176,22 @@ impl Board {
     /// Whether the process is ending.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// The resource in a path of the Kubernetes API: the first part that is neither group nor version nor namespace. Serin calls a
+/// handful of them, so the label has a handful of values.
+fn resource_of(path: &str) -> &str {
+    let mut parts = path.trim_start_matches('/').split('/');
+    let skipped = if parts.next() == Some("api") { 1 } else { 2 };
+    let mut parts = parts.skip(skipped);
+    match parts.next() {
+        Some("namespaces") => match (parts.next(), parts.next()) {
+            (_, Some(resource)) => resource,
+            (_, None) => "namespaces",
+        },
+        Some(resource) => resource,
+        None => "other",
     }
 }
 
@@ -125,6 +209,24 @@ impl Ended {
             | Phase::WaitingPromotion
             | Phase::Promoting
             | Phase::Finalising => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::resource_of;
+
+    #[test]
+    fn the_resource_of_a_call_is_found_in_its_path() {
+        for (path, expected) in [
+            ("/api/v1/namespaces/shop/services/cart", "services"),
+            ("/apis/apps/v1/deployments", "deployments"),
+            ("/apis/flagger.app/v1beta1/namespaces/shop/canaries/cart/status", "canaries"),
+            ("/api/v1/namespaces/shop", "namespaces"),
+            ("/version", "other"),
+        ] {
+            assert_eq!(resource_of(path), expected, "{path}");
         }
     }
 }

@@ -4,15 +4,19 @@ use tokio::time::Instant;
 
 /// A clock that agrees with the wall at its start and runs evenly from there.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
+pub struct Clock {
     start: Instant,
     start_ms: u64,
 }
 
 impl Clock {
     /// A clock set to now.
-    pub(crate) fn start() -> Self {
-        let start_ms = jiff::Timestamp::now().as_millisecond().try_into().unwrap_or(0);
+    pub fn start() -> Self {
+        Self::at(jiff::Timestamp::now().as_millisecond().try_into().unwrap_or(0))
+    }
+
+    /// A clock set to this time, in milliseconds since 1970.
+    pub fn at(start_ms: u64) -> Self {
         Self { start: Instant::now(), start_ms }
     }
 

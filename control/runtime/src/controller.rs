@@ -5,14 +5,19 @@
 //!   trip ──────────▶ brake ─▶ publish ─▶ save   new configuration ─▶ accept ─▶ publish
 //! ```
 //!
-//! The loop itself never waits for a store, a backend or a disk: those answer by message. So a brake is never behind
-//! anything.
+//! The loop itself never waits for a store, a backend, a disk or another process: those answer by message. So a brake is
+//! never behind anything.
+//!
+//! In a fleet one process leads. The others follow: they take states over as the leader saves them, serve, measure, and
+//! watch with their own tripwires, and they judge and step nothing. `lead.rs` has the way from one to the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serin_measure::CanaryKey;
+use serin_analysis::Count;
+use serin_measure::{CanaryKey, Snapshot};
 use serin_rollout::{Readiness, Revision};
 use serin_route::Generation;
 use tokio::sync::mpsc;
@@ -20,11 +25,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, CanaryPosting, Posting, Tally};
 use crate::clock::Clock;
-use crate::entry::{Entry, Pending};
+use crate::entry::{Entry, Former, Pending};
+use crate::fleet::{Answer, AskError, Fleet};
 use crate::plane::{DataPlane, Trip};
+use crate::site::Site;
 use crate::store::{Saved, Store, StoreError, Swap};
 use crate::table::route_table;
-use crate::workload::Workload;
+use crate::workload::{Reach, Workload};
 
 /// Time between two looks of the guard.
 const BEAT: Duration = Duration::from_millis(200);
@@ -43,18 +50,54 @@ pub(crate) enum Message {
     /// Facts for a tick.
     Observed { canary: CanaryKey, number: u64, primary: Readiness, canary_arm: Readiness, took: Duration },
     /// Saving has ended.
-    Saved { canaries: Vec<CanaryKey>, result: Result<Vec<Swap>, StoreError> },
+    Saved { canaries: Vec<CanaryKey>, results: Vec<Result<Swap, StoreError>> },
+    /// States as somebody has saved them.
+    Stored(Vec<Saved>),
+    /// This process is to lead.
+    Elected,
+    /// The states with which it begins to lead.
+    Loaded(Result<Vec<Saved>, StoreError>),
+    /// Another process leads.
+    Deposed,
+    /// Somebody else writes a Canary's status.
+    Contested { canary: CanaryKey, by: String },
+    /// Another process of the fleet has answered.
+    Answered { peer: SocketAddr, answer: Result<Answer, AskError> },
+}
+
+/// Whether this process judges and steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Another one does, or nobody.
+    Following,
+    /// It is to, and reads the newest states first.
+    Assuming,
+    /// It does.
+    Leading,
 }
 
 /// The loop's senses and hands.
-pub struct Controller<S, P> {
+pub struct Controller<S, P, W> {
     pub(crate) store: Arc<S>,
     pub(crate) plane: Arc<P>,
+    pub(crate) site: Arc<W>,
+    pub(crate) role: Role,
+    pub(crate) fleet: Fleet,
+    /// Who has been asked and has not answered yet.
+    pub(crate) asked: BTreeSet<SocketAddr>,
+    pub(crate) asked_ms: u64,
+    /// The newest states are being read, by somebody in this role.
+    pub(crate) loading: Option<Role>,
+    /// What is saved has to be read before this process can follow it.
+    pub(crate) unread: bool,
+    pub(crate) snapshots_asked_ms: u64,
+    /// Everything that the others have counted, as of their last answers.
+    pub(crate) others: Arc<Snapshot>,
     pub(crate) board: Arc<Board>,
     pub(crate) clock: Clock,
     pub(crate) entries: BTreeMap<CanaryKey, Entry>,
     /// States of canaries that are not configured now. They are kept: the configuration may come back.
-    parked: BTreeMap<CanaryKey, Saved>,
+    pub(crate) parked: BTreeMap<CanaryKey, Saved>,
     /// Canaries that have left the configuration since the start, whole: a save may still be on its way.
     pub(crate) retired: BTreeMap<CanaryKey, Entry>,
     generation: u64,
@@ -71,6 +114,13 @@ pub struct Controller<S, P> {
 pub struct Tell(mpsc::Sender<Message>);
 
 impl Tell {
+    /// One that tells a test instead of a loop.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> (Self, mpsc::Receiver<Message>) {
+        let (outbox, inbox) = mpsc::channel(INBOX_MAX);
+        (Self(outbox), inbox)
+    }
+
     /// A new configuration is to be used.
     pub async fn configured(&self, workloads: Vec<Workload>) {
         let _ = self.0.send(Message::Configured(workloads)).await;
@@ -84,6 +134,26 @@ impl Tell {
     /// A tripwire has taken a canary out of traffic.
     pub async fn tripped(&self, trip: Trip) {
         let _ = self.0.send(Message::Tripped(trip)).await;
+    }
+
+    /// States were saved by whoever leads.
+    pub async fn stored(&self, states: Vec<Saved>) {
+        let _ = self.0.send(Message::Stored(states)).await;
+    }
+
+    /// This process is to lead from now on.
+    pub async fn elected(&self) {
+        let _ = self.0.send(Message::Elected).await;
+    }
+
+    /// Somebody else writes the status of a Canary, as if it were his.
+    pub async fn contested(&self, canary: CanaryKey, by: String) {
+        let _ = self.0.send(Message::Contested { canary, by }).await;
+    }
+
+    /// Another process leads.
+    pub async fn deposed(&self) {
+        let _ = self.0.send(Message::Deposed).await;
     }
 }
 
@@ -107,24 +177,37 @@ pub enum Unacceptable {
     },
 }
 
-impl<S: Store, P: DataPlane> Controller<S, P> {
-    /// Loads all states, accepts the first configuration and publishes the first table.
+impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
+    /// Loads all states, accepts the first configuration and publishes the first table. A process by itself leads; one of a
+    /// fleet follows until it is elected.
     ///
     /// # Errors
     /// If the store cannot be read, or the configuration does not go with the states.
     pub async fn start(
         store: Arc<S>,
         plane: Arc<P>,
+        site: Arc<W>,
         board: Arc<Board>,
+        clock: Clock,
         workloads: Vec<Workload>,
     ) -> Result<Self, StartError> {
         let parked = store.load().await?.into_iter().map(|saved| (saved.canary.clone(), saved)).collect();
         let (outbox, inbox) = mpsc::channel(INBOX_MAX);
+        let role = if site.is_fleet() { Role::Following } else { Role::Leading };
         let mut controller = Self {
             store,
             plane,
+            site,
+            role,
+            fleet: Fleet::default(),
+            asked: BTreeSet::new(),
+            asked_ms: 0,
+            loading: None,
+            unread: false,
+            snapshots_asked_ms: 0,
+            others: Arc::default(),
             board,
-            clock: Clock::start(),
+            clock,
             entries: BTreeMap::new(),
             parked,
             retired: BTreeMap::new(),
@@ -173,14 +256,45 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
             Message::Observed { canary, number, primary, canary_arm, took } => {
                 self.observed(&canary, number, primary, canary_arm, took);
             }
-            Message::Saved { canaries, result } => self.saved(&canaries, result),
+            Message::Saved { canaries, results } => self.saved(&canaries, results),
+            Message::Stored(states) => self.stored(states),
+            Message::Elected => self.elected(),
+            Message::Loaded(states) => self.loaded(states),
+            Message::Deposed => self.deposed(),
+            Message::Contested { canary, by } => self.contested(&canary, &by),
+            Message::Answered { peer, answer } => self.answered(peer, answer),
         }
+    }
+
+    /// Whether this process judges and steps.
+    pub(crate) fn leads(&self) -> bool {
+        self.role == Role::Leading
+    }
+
+    /// The evidence cells of a canary: this process's own, and those that the others have told.
+    pub(crate) fn counts(&self, key: &CanaryKey, now_ms: u64) -> Vec<Count> {
+        self.own_counts(key).into_iter().chain(self.fleet.counts(key, now_ms)).collect()
+    }
+
+    /// The evidence cells of this process alone.
+    pub(crate) fn own_counts(&self, key: &CanaryKey) -> Vec<Count> {
+        let boot = self.plane.boot();
+        self.plane.cells(key).into_iter().map(|(epoch, cell)| Count { boot, epoch, cell }).collect()
+    }
+
+    /// Everything counted of a canary, by this process and by the others.
+    pub(crate) fn snapshot(&self, key: &CanaryKey) -> Snapshot {
+        let mut all = self.plane.snapshot(Some(key));
+        let mut others = self.fleet.snapshot();
+        others.retain(|cell, _| cell.canary == *key);
+        all.merge(&others);
+        all
     }
 
     fn configure(&mut self, workloads: Vec<Workload>) {
         match self.accept(workloads) {
             Ok(()) => {
-                tracing::info!(canaries = self.entries.len(), "configuration accepted");
+                tracing::debug!(canaries = self.entries.len(), "configuration accepted");
                 self.refused_config.clear();
                 self.publish();
                 self.beat();
@@ -206,8 +320,11 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         for workload in workloads {
             let key = workload.plan.canary.clone();
             // Looked at on copies: until everything is accepted nothing may change.
+            let is_it = |incarnation: &str| incarnation == workload.incarnation;
             let known = self.entries.get(&key).or_else(|| self.retired.get(&key));
-            let state = match (known, self.parked.get(&key)) {
+            let known = known.filter(|entry| is_it(&entry.workload.incarnation));
+            let parked = self.parked.get(&key).filter(|saved| is_it(&saved.incarnation));
+            let state = match (known, parked) {
                 (Some(entry), _) => entry.state.clone(),
                 (None, Some(saved)) => saved.state.clone(),
                 (None, None) => serin_rollout::State::new(now_ms),
@@ -221,13 +338,24 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         route_table(Generation(0), next.values().map(|(workload, state)| (workload, state)))?;
         let mut former = std::mem::take(&mut self.entries);
         for (key, (workload, _)) in next {
-            let entry = match (former.remove(&key), self.retired.remove(&key)) {
+            let incarnation = workload.incarnation.clone();
+            let is_it = |entry: &Entry| entry.workload.incarnation == incarnation;
+            let entry = match (former.remove(&key).filter(is_it), self.retired.remove(&key).filter(is_it)) {
                 (Some(entry), _) => entry.reconfigured(workload),
                 (None, Some(mut entry)) => {
-                    entry.judge.rebase(&self.plane.cells(&key), now_ms);
+                    // Nobody judged it while it was away.
+                    entry.state.scoring.skip(&self.counts(&key, now_ms));
+                    entry.closed_ms = now_ms;
                     entry.reconfigured(workload)
                 }
-                (None, None) => Entry::new(workload, self.parked.remove(&key), now_ms),
+                (None, None) => {
+                    let saved = self.parked.remove(&key).filter(|saved| saved.incarnation == incarnation);
+                    let mut entry = Entry::new(workload, saved, now_ms);
+                    if self.leads() {
+                        entry.take_charge(self.former(), now_ms);
+                    }
+                    entry
+                }
             };
             self.entries.insert(key, entry);
         }
@@ -255,6 +383,20 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         self.post();
     }
 
+    /// Who had charge of states that this process takes over.
+    pub(crate) fn former(&self) -> Former {
+        if self.site.is_fleet() { Former::Fleet } else { Former::ThisMachine }
+    }
+
+    /// Whether everybody who carries traffic follows the saved state that is in force here.
+    fn is_settled(&self, key: &CanaryKey, entry: &Entry) -> bool {
+        let saved = entry.version.filter(|_| !entry.dirty && self.leads());
+        saved.is_some_and(|version| {
+            let (peers, now_ms) = (self.site.peers(), self.clock.now_ms());
+            self.fleet.silent(&peers, now_ms).0 == 0 && self.fleet.have_in_force(key, version, now_ms)
+        })
+    }
+
     /// Posts what people may see.
     pub(crate) fn post(&self) {
         let canaries = self.entries.iter().map(|(key, entry)| {
@@ -263,15 +405,21 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
                 state: entry.state.clone(),
                 events: entry.events.iter().cloned().collect(),
                 alarm: entry.alarm.clone(),
+                contested: entry.contested.as_ref().map(|contested| contested.sentence.clone()),
                 checks: entry.checks.clone(),
                 run_from: entry.run_from,
                 saved: !entry.dirty,
+                version: entry.version,
+                settled: self.is_settled(key, entry),
             };
             (key.clone(), posting)
         });
         self.board.post(Posting {
             ready: true,
+            leads: self.leads(),
+            all_see: self.board.is_current() && self.fleet.silent(&self.site.peers(), self.clock.now_ms()).0 == 0,
             generation: self.generation,
+            others: self.others.clone(),
             canaries: canaries.collect(),
             refused_config: self.refused_config.clone(),
             tally: self.tally.clone(),
@@ -283,9 +431,19 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         self.keep_everything();
         while self.entries.values().chain(self.retired.values()).any(|entry| entry.saving.is_some()) {
             match self.inbox.recv().await {
-                Some(Message::Saved { canaries, result }) => self.saved(&canaries, result),
+                Some(Message::Saved { canaries, results }) => self.saved(&canaries, results),
                 Some(Message::Tripped(trip)) => self.trip(&trip),
-                Some(Message::Configured(_) | Message::Refused(_) | Message::Observed { .. }) => {}
+                Some(
+                    Message::Configured(_)
+                    | Message::Refused(_)
+                    | Message::Observed { .. }
+                    | Message::Stored(_)
+                    | Message::Elected
+                    | Message::Loaded(_)
+                    | Message::Deposed
+                    | Message::Contested { .. }
+                    | Message::Answered { .. },
+                ) => {}
                 None => return,
             }
         }
@@ -305,9 +463,10 @@ pub enum StartError {
 
 /// The version behind the primary has to be listed: nothing could take its place.
 fn check_versions(workload: &Workload, state: &serin_rollout::State) -> Result<(), Unacceptable> {
+    let Reach::Versions(versions) = &workload.routing.reach else { return Ok(()) };
     let desired = serin_rollout::desired(&workload.plan, state);
     // A run whose canary is no longer listed is about to be restarted or reverted by the edit that removed it.
-    let is_served = |revision: &&Revision| !workload.routing.versions.contains_key(*revision);
+    let is_served = |revision: &&Revision| !versions.contains_key(*revision);
     match Some(&desired.primary).filter(is_served) {
         None => Ok(()),
         Some(revision) => Err(Unacceptable::MissingVersion {

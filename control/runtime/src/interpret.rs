@@ -18,7 +18,7 @@ use serin_measure::CanaryKey;
 use serin_rollout::{Guard, GuardMode, Plan, Revision, Steps, StepsError, Strategy, Target, Weight};
 use serin_route::{Audience, HeaderMatch, Host, Match, StringMatch};
 
-use crate::workload::{Routing, Workload};
+use crate::workload::{Reach, Routing, Workload};
 
 /// How long the warm-up lasts where nothing is written: caches fill and connections open in seconds.
 const WARM_UP_DEFAULT: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ pub fn interpret(set: &Set) -> Interpreted {
     let mut workloads = Vec::new();
     for canary in &set.canaries {
         let before = problems.len();
-        problems.extend(not_yet::refusals(canary));
+        problems.extend(not_yet::refusals(canary, Ground::Files));
         let target =
             ObjectName { namespace: canary.value.namespace().to_owned(), name: target_name(&canary.value).to_owned() };
         let Some(backend) = backends.get(&target) else {
@@ -125,11 +125,42 @@ fn key_of(canary: &Canary) -> CanaryKey {
     CanaryKey::new(canary.namespace(), canary.name())
 }
 
+/// Where Canaries are interpreted for: some fields mean something in one place only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// Files on a machine.
+    Files,
+    /// Objects in a cluster.
+    Cluster,
+}
+
+/// Fields that are not honoured there, or have no effect there.
+pub(crate) fn refusals(canary: &Located<Canary>, ground: Ground) -> Vec<Problem> {
+    not_yet::refusals(canary, ground)
+}
+
 /// One canary and its backend, or everything that is wrong with them.
-fn workload(canary: &Located<Canary>, backend: &Located<Backend>) -> Result<Workload, Vec<Problem>> {
+fn workload(written: &Located<Canary>, backend: &Located<Backend>) -> Result<Workload, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let versions = versions(backend, &mut |problem| problems.push(problem));
+    let revision = Revision(backend.value.spec.release.clone().unwrap_or_default());
+    match canary(written, revision) {
+        Ok((plan, hosts, audience)) if problems.is_empty() => {
+            let routing = Routing { hosts, audience, forced: Vec::new(), reach: Reach::Versions(versions) };
+            Ok(Workload { plan, routing, incarnation: String::new() })
+        }
+        Ok(_) => Err(problems),
+        Err(found) => Err(problems.into_iter().chain(found).collect()),
+    }
+}
+
+/// One canary whose target is at this revision, or everything that is wrong with it.
+pub(crate) fn canary(
+    canary: &Located<Canary>,
+    revision: Revision,
+) -> Result<(Plan, Vec<Host>, Audience), Vec<Problem>> {
     let mut problems = Vec::new();
     let mut keep = |problem: Problem| problems.push(problem);
-    let versions = versions(backend, &mut keep);
     let hosts = hosts(canary, &mut keep);
     let audience = audience(canary, &mut keep);
     let steps = steps(canary, &mut keep);
@@ -145,7 +176,7 @@ fn workload(canary: &Located<Canary>, backend: &Located<Backend>) -> Result<Work
     let plan = Plan {
         canary: key_of(&canary.value),
         target: Target { kind: kind.to_owned(), name: target_name(&canary.value).to_owned() },
-        revision: Revision(backend.value.spec.release.clone().unwrap_or_default()),
+        revision,
         strategy: Strategy::Weighted(steps),
         skip_analysis: spec.skip_analysis(),
         threshold: analysis.threshold(),
@@ -154,7 +185,7 @@ fn workload(canary: &Located<Canary>, backend: &Located<Backend>) -> Result<Work
         guard: guard(&canary.value, &checks),
         checks,
     };
-    Ok(Workload { plan, routing: Routing { hosts, audience, forced: Vec::new(), versions } })
+    Ok((plan, hosts, audience))
 }
 
 fn versions(backend: &Located<Backend>, keep: &mut impl FnMut(Problem)) -> BTreeMap<Revision, Vec<SocketAddr>> {

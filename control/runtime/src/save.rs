@@ -1,19 +1,20 @@
 //! Saving: a step before it comes into force, a brake after it has, evidence now and then. None of it is waited for.
 
 use serin_measure::CanaryKey;
-use serin_rollout::Step;
+use serin_rollout::{State, Step};
 use tracing::{error, info};
 
 use crate::beat::Backing;
 use crate::controller::{Controller, Message};
 use crate::entry::{CHECKPOINT_MS, Entry, Pending, events};
-use crate::plane::DataPlane;
-use crate::store::{Event, Save, Store, StoreError, Swap};
+use crate::plane::{DataPlane, Trip};
+use crate::site::Site;
+use crate::store::{Event, Save, Saved, Store, StoreError, Swap};
 
 /// How long to wait after a save that failed.
 const RETRY_MS: u64 = 1_000;
 
-impl<S: Store, P: DataPlane> Controller<S, P> {
+impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
     /// Saves a step; it comes into force when that is done. One that only brakes comes into force even if that fails.
     pub(crate) fn advance(&mut self, key: &CanaryKey, step: Step) {
         let now_ms = self.clock.now_ms();
@@ -21,7 +22,8 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         let Some(entry) = self.entries.get_mut(key) else { return };
         if entry.may_advance() {
             let (canary, expected, state) = (key.clone(), entry.version, step.state.clone());
-            let save = Save { canary, expected, state, events: told.clone() };
+            let incarnation = entry.workload.incarnation.clone();
+            let save = Save { canary, incarnation, expected, state, events: told.clone() };
             entry.begin_saving(Pending::Step(Box::new(step.state), told), now_ms);
             self.send(vec![save]);
         } else if entry.state.only_brakes(&step.state) {
@@ -33,7 +35,7 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
 
     /// Saves brakes that are not saved yet.
     pub(crate) fn keep_brakes(&mut self, now_ms: u64) {
-        self.keep(|entry| entry.dirty && now_ms >= entry.retry_ms);
+        self.keep(|entry| (entry.dirty || entry.is_behind()) && now_ms >= entry.retry_ms);
     }
 
     /// Saves brakes, and evidence that has moved on, the latter for all canaries together and at most once a second.
@@ -42,7 +44,16 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
             return self.keep_brakes(now_ms);
         }
         self.last_checkpoint_ms = now_ms;
-        self.keep(|entry| now_ms >= entry.retry_ms && (entry.dirty || entry.has_new_evidence()));
+        // Where each is a write of its own, those go first whose evidence has waited longest.
+        let with_news = self.entries.values().filter(|entry| now_ms >= entry.retry_ms && entry.has_new_evidence());
+        let behind = |entry: &Entry| entry.state.evidence.judged_ms().saturating_sub(entry.saved_judged_ms);
+        let mut waits: Vec<u64> = with_news.map(behind).collect();
+        waits.sort_unstable_by(|one, other| other.cmp(one));
+        let least = waits.get(self.site.checkpoints_max().saturating_sub(1)).copied().unwrap_or(0);
+        self.keep(|entry| {
+            let must = entry.dirty || entry.is_behind();
+            now_ms >= entry.retry_ms && (must || (entry.has_new_evidence() && behind(entry) >= least))
+        });
     }
 
     /// Saves whatever is newer than its saved form.
@@ -60,6 +71,7 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
             let told: Vec<Event> = entry.unsaved.drain(..).collect();
             batch.push(Save {
                 canary: key.clone(),
+                incarnation: entry.workload.incarnation.clone(),
                 expected: entry.version,
                 state: entry.state.clone(),
                 events: told.clone(),
@@ -76,29 +88,31 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         let (store, outbox) = (self.store.clone(), self.outbox.clone());
         tokio::spawn(async move {
             let canaries = batch.iter().map(|save| save.canary.clone()).collect();
-            let result = store.save(batch).await;
+            let results = store.save(batch).await;
             // Nobody listens during shutdown; what is saved is saved.
-            let _ = outbox.send(Message::Saved { canaries, result }).await;
+            let _ = outbox.send(Message::Saved { canaries, results }).await;
         });
     }
 
-    /// A save has ended, for better or worse.
-    pub(crate) fn saved(&mut self, canaries: &[CanaryKey], result: Result<Vec<Swap>, StoreError>) {
+    /// Saves have ended, for better or worse.
+    pub(crate) fn saved(&mut self, canaries: &[CanaryKey], results: Vec<Result<Swap, StoreError>>) {
         let now_ms = self.clock.now_ms();
-        match result {
-            Ok(swaps) => {
-                for (key, swap) in canaries.iter().zip(swaps) {
-                    self.swapped(key, swap, now_ms);
-                }
-            }
-            Err(problem) => {
-                self.tally.save_failures += 1;
-                for key in canaries {
+        let mut has_failed = false;
+        for (key, result) in canaries.iter().zip(results) {
+            match result {
+                Ok(swap) => self.swapped(key, swap, now_ms),
+                Err(problem) => {
+                    has_failed = true;
                     self.not_saved(key, &problem, now_ms);
                 }
             }
         }
-        self.keep_brakes(now_ms);
+        self.tally.save_failures += u64::from(has_failed);
+        if self.leads() {
+            self.keep_brakes(now_ms);
+        } else {
+            self.load_if_quiet();
+        }
     }
 
     /// A save that does not come back is told like one that failed.
@@ -114,15 +128,27 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
     }
 
     fn swapped(&mut self, key: &CanaryKey, swap: Swap, now_ms: u64) {
-        let plane = self.plane.clone();
+        let (plane, leads, is_fleet) = (self.plane.clone(), self.leads(), self.site.is_fleet());
         let Some(entry) = self.entry_mut(key) else { return };
         let Some(pending) = entry.saving.take() else { return };
-        let Swap::Done(version) = swap else {
-            let alarm = "somebody else writes the state of this canary; this process advances it no more, restart it when the other one is gone";
-            error!(canary = %key, "{alarm}");
-            entry.alarm = Some(alarm.to_owned());
-            entry.fenced = true;
+        if !leads {
+            // It was sent while this process led. Whatever came of it, the store tells it to everybody.
             return;
+        }
+        let version = match swap {
+            Swap::Done(version) => version,
+            Swap::Landed(saved) => return self.landed(key, *saved, pending, now_ms),
+            Swap::Stale if is_fleet => {
+                info!(canary = %key, "another process has saved a state, so this one follows until it is elected again");
+                return self.stand_down();
+            }
+            Swap::Stale => {
+                let alarm = "somebody else writes the state of this canary; this process advances it no more, restart it when the other one is gone";
+                error!(canary = %key, "{alarm}");
+                entry.alarm = Some(alarm.to_owned());
+                entry.fenced = true;
+                return;
+            }
         };
         entry.version = Some(version);
         if entry.alarm.take().is_some() {
@@ -130,21 +156,55 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
         }
         match pending {
             // A trip whose message is still on its way goes before the step.
-            Pending::Step(..) if entry.state.is_analysing() && plane.is_tripped(key, entry.state.rollout) => {
-                entry.dirty = true;
+            Pending::Step(step, _) if entry.state.is_analysing() && plane.is_tripped(key, entry.state.rollout) => {
+                let trip =
+                    Trip { canary: key.clone(), rollout: entry.state.rollout, ln_e: entry.state.evidence.ln_e() };
+                // Nothing is sent before it is known what it follows.
+                entry.saving = Some(Pending::Superseded(None));
+                self.trip(&trip);
+                self.overtaken(key, *step, now_ms);
             }
             Pending::Step(state, told) => {
                 entry.saved_judged_ms = state.evidence.judged_ms();
                 self.put_in_force(key, *state, told, now_ms, Backing::Saved);
             }
             Pending::InForce(_) => entry.dirty = false,
-            Pending::Superseded => {}
+            Pending::Superseded(Some(step)) => self.overtaken(key, *step, now_ms),
+            Pending::Superseded(None) => {}
+        }
+    }
+
+    /// A step that was given up for what is in force is saved all the same.
+    fn overtaken(&mut self, key: &CanaryKey, saved: State, now_ms: u64) {
+        let Some(entry) = self.entry_mut(key) else { return };
+        entry.saving = None;
+        entry.overtaken(saved, now_ms);
+        self.publish();
+    }
+
+    /// A save that was taken for failed had arrived after all, so others may have seen it.
+    fn landed(&mut self, key: &CanaryKey, saved: Saved, pending: Pending, now_ms: u64) {
+        let Some(entry) = self.entry_mut(key) else { return };
+        info!(canary = %key, version = %saved.version, "a save that was given up had arrived");
+        entry.version = Some(saved.version);
+        if let Pending::InForce(told) = pending {
+            entry.keep_unsaved(told);
+        }
+        if entry.dirty {
+            self.overtaken(key, saved.state, now_ms);
+        } else {
+            // Evidence was bet on in this process, whatever the older save says of it.
+            self.put_in_force(key, saved.state, Vec::new(), now_ms, Backing::Saved);
         }
     }
 
     fn not_saved(&mut self, key: &CanaryKey, problem: &StoreError, now_ms: u64) {
+        let leads = self.leads();
         let Some(entry) = self.entry_mut(key) else { return };
         let Some(pending) = entry.saving.take() else { return };
+        if !leads {
+            return;
+        }
         entry.retry_ms = now_ms + RETRY_MS;
         let mut brakes = None;
         match pending {
@@ -153,7 +213,7 @@ impl<S: Store, P: DataPlane> Controller<S, P> {
                 let later = std::mem::take(&mut entry.unsaved);
                 entry.keep_unsaved(told.into_iter().chain(later));
             }
-            Pending::Superseded => {}
+            Pending::Superseded(_) => {}
         }
         sound_the_alarm(key, entry, &problem.to_string());
         match brakes {

@@ -31,6 +31,8 @@ pub struct Event {
 pub struct Saved {
     /// Whose state.
     pub canary: CanaryKey,
+    /// Which Canary of that name, where one can be deleted and made anew: its uid in a cluster, empty elsewhere.
+    pub incarnation: String,
     /// Its number.
     pub version: Version,
     /// The state.
@@ -44,6 +46,8 @@ pub struct Saved {
 pub struct Save {
     /// Whose state.
     pub canary: CanaryKey,
+    /// As in [`Saved`].
+    pub incarnation: String,
     /// The version it was made from; none for one never saved.
     pub expected: Option<Version>,
     /// The state.
@@ -53,12 +57,14 @@ pub struct Save {
 }
 
 /// How saving one state went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Swap {
     /// It is saved, under this version.
     Done(Version),
     /// Somebody else has saved meanwhile; nothing was written for this canary.
     Stale,
+    /// An earlier save of this very process, which was taken for failed, had arrived after all; nothing was written now.
+    Landed(Box<Saved>),
 }
 
 /// Events loaded with a state, so that people see the story so far.
@@ -97,9 +103,8 @@ pub trait Store: Send + Sync + 'static {
     /// Every state there is.
     fn load(&self) -> impl Future<Output = Result<Vec<Saved>, StoreError>> + Send;
 
-    /// Saves states, each only over the version it was made from, all in one transaction. The answers are in the order
-    /// given.
-    fn save(&self, batch: Vec<Save>) -> impl Future<Output = Result<Vec<Swap>, StoreError>> + Send;
+    /// Saves states, each only over the version it was made from. The answers are in the order given, one for each.
+    fn save(&self, batch: Vec<Save>) -> impl Future<Output = Vec<Result<Swap, StoreError>>> + Send;
 
     /// A number that rises with every save by anybody.
     fn watch(&self) -> watch::Receiver<u64>;

@@ -16,8 +16,10 @@ pub fn route_table<'a>(
 }
 
 fn route(workload: &Workload, state: &State) -> Route {
-    let Desired { primary, canary, epoch, rollout } = desired(&workload.plan, state);
+    let wanted = desired(&workload.plan, state);
     let routing = &workload.routing;
+    let (primary, canary_endpoints) = (endpoints(routing.primary(&wanted)), endpoints(routing.canary(&wanted)));
+    let Desired { epoch, rollout, .. } = wanted;
     Route {
         canary: workload.plan.canary.clone(),
         rollout,
@@ -26,8 +28,8 @@ fn route(workload: &Workload, state: &State) -> Route {
         hosts: routing.hosts.clone(),
         forced: routing.forced.clone(),
         audience: routing.audience.clone(),
-        primary: endpoints(routing.addresses(&primary)),
-        canary_endpoints: canary.map_or_else(Vec::new, |canary| endpoints(routing.addresses(&canary))),
+        primary,
+        canary_endpoints,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use serin_rollout::{Plan, Revision};
+use serin_rollout::{Desired, Plan, Revision, Stage};
 use serin_route::{Audience, Force, Host};
 
 /// A Canary together with the Backend it targets.
@@ -13,6 +13,8 @@ pub struct Workload {
     pub plan: Plan,
     /// The traffic.
     pub routing: Routing,
+    /// Which Canary of that name, where one can be deleted and made anew: its uid in a cluster, empty elsewhere.
+    pub incarnation: String,
 }
 
 /// What does not depend on how far a rollout has come.
@@ -24,13 +26,43 @@ pub struct Routing {
     pub audience: Audience,
     /// Requests that go to one arm, whatever the weight.
     pub forced: Vec<Force>,
-    /// Where each version is reached.
-    pub versions: BTreeMap<Revision, Vec<SocketAddr>>,
+    /// Where the versions are reached.
+    pub reach: Reach,
+}
+
+/// Where the versions are reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// Every version has addresses of its own: a Backend lists them.
+    Versions(BTreeMap<Revision, Vec<SocketAddr>>),
+    /// Two workloads take on one version after another: a Deployment and the copy of it that is the primary.
+    Workloads {
+        /// Where the primary's pods are reached.
+        primary: Vec<SocketAddr>,
+        /// Where the target's own pods are reached.
+        target: Vec<SocketAddr>,
+    },
 }
 
 impl Routing {
-    /// The addresses of a version; none if it is not listed.
-    pub fn addresses(&self, revision: &Revision) -> &[SocketAddr] {
-        self.versions.get(revision).map_or(&[], Vec::as_slice)
+    /// The addresses of the version behind the primary.
+    pub fn primary(&self, desired: &Desired) -> &[SocketAddr] {
+        match &self.reach {
+            Reach::Versions(versions) => versions.get(&desired.primary).map_or(&[], Vec::as_slice),
+            // Until there was a first primary, the target serves as it always did.
+            Reach::Workloads { target, .. } if desired.stage == Stage::TakingOver => target,
+            Reach::Workloads { primary, .. } => primary,
+        }
+    }
+
+    /// The addresses of the version on trial; none if nothing is on trial.
+    pub fn canary(&self, desired: &Desired) -> &[SocketAddr] {
+        match (&self.reach, &desired.canary) {
+            (Reach::Versions(versions), Some(canary)) => versions.get(canary).map_or(&[], Vec::as_slice),
+            (Reach::Workloads { target, .. }, Some(_)) => target,
+            // The target runs what the primary runs. While its pods are still there, they are better than nothing.
+            (Reach::Workloads { target, .. }, None) if desired.stage == Stage::AtRest => target,
+            (Reach::Versions(_) | Reach::Workloads { .. }, None) => &[],
+        }
     }
 }

@@ -23,6 +23,7 @@ pub(super) fn page<P: DataPlane>(sources: &Sources<P>) -> Result<String, prometh
     let posting = sources.board.read();
     flagger(&registry, &posting, sources.version)?;
     registry.register(Box::new(sources.board.tick_seconds().clone()))?;
+    registry.register(Box::new(sources.board.api_calls().clone()))?;
     own(&registry, &posting)?;
     edge(&registry, sources)?;
     let mut text = Vec::new();
@@ -242,12 +243,20 @@ mod tests {
 
     use super::*;
     use crate::board::{Board, Ended, Tally};
-    use crate::plane::EdgeView;
+    use crate::plane::{EdgeView, Trip};
+    use crate::store::Version;
 
     /// A data plane that has counted a few requests.
     struct Plane;
 
     impl DataPlane for Plane {
+        fn boot(&self) -> BootId {
+            BootId(1)
+        }
+        fn trip(&self, _: &Trip) {}
+        fn trips(&self) -> Vec<Trip> {
+            Vec::new()
+        }
         fn publish(&self, _: RouteTable) {}
         fn arm(&self, _: &CanaryKey, _: Option<Checkpoint>) {}
         fn is_tripped(&self, _: &CanaryKey, _: u64) -> bool {
@@ -303,10 +312,24 @@ mod tests {
         };
         let checks = vec![value("request-success-rate", 99.5), value("request-duration", 250.0)];
         let (key, run_from) = (plan.canary.clone(), EpochId(1));
-        let canary = CanaryPosting { plan, state, events: Vec::new(), alarm: None, checks, run_from, saved: true };
+        let (version, settled) = (Some(Version(1)), true);
+        let events = Vec::new();
+        let canary = CanaryPosting {
+            plan,
+            state,
+            events,
+            alarm: None,
+            contested: None,
+            checks,
+            run_from,
+            saved: true,
+            version,
+            settled,
+        };
         let ended = Ended { promoted: 3, skipped: 1, failed: 2 };
         let tally = Tally { ended: [(key.clone(), ended)].into(), save_failures: 4 };
-        Posting { ready: true, generation: 7, canaries: [(key, canary)].into(), refused_config: Vec::new(), tally }
+        let canaries = [(key, canary)].into();
+        Posting { ready: true, leads: true, generation: 7, canaries, tally, ..Posting::default() }
     }
 
     #[test]
@@ -314,7 +337,7 @@ mod tests {
         let board = Arc::new(Board::default());
         board.post(posted());
         board.tick_seconds().with_label_values(&["shop-app", "test"]).observe(0.02);
-        let page = page(&Sources { board, plane: Arc::new(Plane), version: "0.0.0" }).expect("a page");
+        let page = page(&Sources { board, plane: Arc::new(Plane), version: "0.0.0", seal: None }).expect("a page");
         // Counters of outcomes that did not happen are on the page too, and say nothing to a reader.
         let lines = page.lines().filter(|line| !line.starts_with("serin_") || !line.ends_with(" 0"));
         insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));

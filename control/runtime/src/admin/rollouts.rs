@@ -248,6 +248,13 @@ impl EventView {
     }
 }
 
+/// A time as Kubernetes writes it, to the second.
+pub(crate) fn rfc3339_seconds(ms: u64) -> String {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX);
+    format!("{time:.0}")
+}
+
 /// A time as people and tools write it, to the millisecond.
 fn rfc3339(ms: u64) -> String {
     let ms = i64::try_from(ms).unwrap_or(i64::MAX);

@@ -9,9 +9,10 @@ use serin_rollout::Phase;
 use super::*;
 use crate::store::Version;
 
+mod fleet;
 mod rig;
 
-use rig::{INTERVAL_MS, Memory, Plane, Rig, workload};
+use rig::{INTERVAL_MS, Memory, Plane, Rig, start, workload};
 
 #[tokio::test(start_paused = true)]
 async fn a_step_comes_into_force_when_it_is_saved_and_not_before() {
@@ -94,6 +95,41 @@ async fn a_brake_beats_a_step_that_is_being_saved() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_brake_that_is_saved_over_a_step_has_an_epoch_of_its_own() {
+    let mut rig = Rig::at_first_weight().await;
+    let store = rig.store.clone();
+    let held = store.gate.try_acquire().expect("nobody is saving");
+    rig.tick().await;
+    let step = match &rig.controller.entries[&rig.key].saving {
+        Some(Pending::Step(step, _)) => step.epoch.clone(),
+        other => panic!("the step to 40 is being saved, not {other:?}"),
+    };
+    rig.trip(rig.state().rollout);
+    drop(held);
+    rig.hear_all().await;
+    rig.tick().await;
+    let saved = rig.saved().epoch;
+    assert!(saved.id > step.id && rig.state().epoch == saved, "{saved:?} after {step:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_is_saved_late_is_not_undone_because_nothing_moved_meanwhile() {
+    let mut rig = Rig::at_first_weight().await;
+    let store = rig.store.clone();
+    let held = store.gate.try_acquire().expect("nobody is saving");
+    rig.tick().await;
+    tokio::time::advance(Duration::from_millis(INTERVAL_MS)).await;
+    rig.controller.beat();
+    let (number, canary) = (rig.controller.entries[&rig.key].observing.expect("a tick"), rig.key.clone());
+    let (primary, canary_arm) = (Readiness::Ready, Readiness::Waiting("a pod is missing".to_owned()));
+    rig.controller.hear(Message::Observed { canary, number, primary, canary_arm, took: Duration::ZERO });
+    assert_eq!((rig.weight(), rig.state().hold.is_some()), (20, true), "in force, as saving hangs");
+    drop(held);
+    rig.hear_all().await;
+    assert_eq!((rig.weight(), rig.saved().weight.percent()), (40, 40), "others have seen it by now");
+}
+
+#[tokio::test(start_paused = true)]
 async fn evidence_over_the_limit_brakes_without_a_tripwire() {
     let mut rig = Rig::at_first_weight().await;
     let epoch = rig.state().epoch.id;
@@ -167,8 +203,7 @@ async fn a_restart_goes_on_with_the_same_weight_and_no_more_evidence_than_was_sa
     let before = rig.state().clone();
     let (plane, store) = (Arc::new(Plane::default()), rig.store.clone());
     drop(rig.controller);
-    let again =
-        Controller::start(store, plane.clone(), Arc::default(), vec![workload("app", "2")]).await.expect("started");
+    let again = start(store, plane.clone(), vec![workload("app", "2")]).await;
     let state = &again.entries[&rig.key].state;
     assert_eq!(
         (state.phase, state.weight, state.rollout, &state.epoch),
@@ -183,8 +218,7 @@ async fn a_restart_goes_on_with_the_same_weight_and_no_more_evidence_than_was_sa
 #[tokio::test(start_paused = true)]
 async fn a_configuration_is_taken_over_whole_or_not_at_all() {
     let mut rig = Rig::at_first_weight().await;
-    let mut without_serving = workload("app", "3");
-    without_serving.routing.versions.remove(&Revision("1".to_owned()));
+    let without_serving = workload("app", "3").without("1");
     rig.controller.hear(Message::Configured(vec![workload("other", "1"), without_serving]));
     assert_eq!(rig.controller.entries.keys().map(CanaryKey::name).collect::<Vec<_>>(), ["app"]);
     assert_eq!(rig.weight(), 20);
@@ -278,7 +312,7 @@ async fn a_step_that_was_saved_loses_to_a_trip_whose_message_is_still_on_its_way
     *rig.plane.tripped.lock() = Some(rollout);
     drop(held);
     rig.hear_all().await;
-    assert_eq!(rig.weight(), 20, "the step to 40 is not put in force");
+    assert_eq!((rig.weight(), rig.saved().phase), (0, Phase::Failed), "the step to 40 is not put in force");
     rig.trip(rollout);
     rig.tick().await;
     assert_eq!((rig.weight(), rig.saved().phase), (0, Phase::Failed));
@@ -309,10 +343,10 @@ async fn a_canary_may_leave_and_come_back_while_its_step_or_its_brake_is_unsaved
     rig.controller.hear(Message::Configured(vec![workload("app", "2")]));
     drop(held);
     rig.hear_all().await;
-    rig.tick().await;
-    rig.tick().await;
     let entry = &rig.controller.entries[&rig.key];
     assert_eq!((entry.fenced, entry.alarm.as_ref(), rig.weight()), (false, None, 40));
+    rig.tick().await;
+    assert_eq!(rig.state().phase, Phase::Promoting, "it goes on from there");
 
     let mut rig = Rig::at_first_weight().await;
     *rig.store.fails.lock() = true;
@@ -333,8 +367,7 @@ async fn a_version_that_a_step_under_way_will_serve_cannot_be_removed() {
     let store = rig.store.clone();
     let held = store.gate.try_acquire().expect("nobody is saving");
     rig.tick().await;
-    let mut without = workload("app", "1");
-    without.routing.versions.remove(&Revision("2".to_owned()));
+    let without = workload("app", "1").without("2");
     rig.controller.hear(Message::Configured(vec![without]));
     assert_eq!(rig.controller.board.read().refused_config.len(), 1, "version 2 is about to be the primary");
     drop(held);

@@ -5,6 +5,8 @@
 use serde_json::Value;
 use serin_config::{Canary, FieldPath, Located, Problem, Severity};
 
+use super::Ground;
+
 /// Refused where they are set to anything that would change what happens. A segment `[]` stands for every item.
 const NOT_YET: &[&str] = &[
     "spec.revertOnDeletion",
@@ -68,20 +70,34 @@ const ELSEWHERE: &[&str] = &[
     "spec.service.unmanagedMetadata",
 ];
 
+/// Honoured in no cluster yet, on top of [`NOT_YET`]: they change which objects are made, or how.
+const NOT_YET_IN_A_CLUSTER: &[&str] = &[
+    "spec.autoscalerRef",
+    "spec.service.headless",
+    "spec.service.portDiscovery",
+    "spec.service.trafficDistribution",
+    "spec.service.unmanagedMetadata",
+];
+
 /// What has to be said about a canary's fields.
-pub(super) fn refusals(canary: &Located<Canary>) -> Vec<Problem> {
+pub(super) fn refusals(canary: &Located<Canary>, ground: Ground) -> Vec<Problem> {
     let document = canary.document.to_json();
     let mut problems = Vec::new();
-    for path in NOT_YET.iter().flat_map(|pattern| set_paths(&document, pattern)) {
+    let (not_yet, elsewhere) = match ground {
+        Ground::Files => (&[][..], ELSEWHERE),
+        // What concerns a mesh is refused with its provider, or taken over with it.
+        Ground::Cluster => (NOT_YET_IN_A_CLUSTER, &[][..]),
+    };
+    for path in NOT_YET.iter().chain(not_yet).flat_map(|pattern| set_paths(&document, pattern)) {
         let message = "not honoured by this version of Serin yet".to_owned();
         let help = "remove it, or wait for a version that honours it; it is never ignored in silence".to_owned();
         problems.push(canary.problem_at(&path, message, Some(help)));
     }
-    for path in ELSEWHERE.iter().flat_map(|pattern| set_paths(&document, pattern)) {
+    for path in elsewhere.iter().flat_map(|pattern| set_paths(&document, pattern)) {
         let message = "has no effect here: it concerns a mesh or a cluster, and Serin runs without one".to_owned();
         problems.push(Problem { severity: Severity::Warning, ..canary.problem_at(&path, message, None) });
     }
-    if canary.value.spec.provider.as_deref().is_some_and(|provider| provider != "serin") {
+    if ground == Ground::Files && canary.value.spec.provider.as_deref().is_some_and(|provider| provider != "serin") {
         let message = "every provider means Serin's own routing here: it shifts the traffic itself".to_owned();
         problems.push(Problem { severity: Severity::Warning, ..canary.problem_at("spec.provider", message, None) });
     }

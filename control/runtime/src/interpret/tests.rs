@@ -65,7 +65,8 @@ fn a_canary_and_its_backend_are_a_workload_and_a_deployment_is_taken_for_the_bac
         (CheckKind::SuccessRate, Some(99.0), 60_000)
     );
     assert_eq!(workload.routing.hosts, [Host::Exact("app.example.com".into())]);
-    assert_eq!(workload.routing.addresses(&Revision("2".to_owned())).len(), 2);
+    let Reach::Versions(versions) = &workload.routing.reach else { panic!("a Backend lists versions") };
+    assert_eq!(versions[&Revision("2".to_owned())].len(), 2);
 }
 
 #[test]

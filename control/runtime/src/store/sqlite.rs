@@ -81,8 +81,13 @@ impl Store for Sqlite {
         self.ask(Job::Load).await
     }
 
-    async fn save(&self, batch: Vec<Save>) -> Result<Vec<Swap>, StoreError> {
-        self.ask(|answer| Job::Save(batch, answer)).await
+    async fn save(&self, batch: Vec<Save>) -> Vec<Result<Swap, StoreError>> {
+        let count = batch.len();
+        match self.ask(|answer| Job::Save(batch, answer)).await {
+            Ok(swaps) => swaps.into_iter().map(Ok).collect(),
+            // One transaction: it fails for all.
+            Err(problem) => vec![Err(problem); count],
+        }
     }
 
     fn watch(&self) -> watch::Receiver<u64> {
@@ -137,7 +142,8 @@ impl Owner {
             let canary: CanaryKey = name.parse().map_err(|error| damaged(&error))?;
             let state = serde_json::from_str(&state).map_err(|error| damaged(&error))?;
             let events = newest_events(&transaction, &name).map_err(unavailable)?;
-            all.push(Saved { canary, version: Version(version), state, events });
+            let incarnation = String::new();
+            all.push(Saved { canary, incarnation, version: Version(version), state, events });
         }
         Ok(all)
     }
@@ -212,17 +218,21 @@ mod tests {
     fn save(expected: Option<u64>, now_ms: u64) -> Save {
         let event = Event { at_ms: now_ms, level: "Normal".to_owned(), message: format!("at {now_ms}") };
         let canary = CanaryKey::new("default", "podinfo");
-        Save { canary, expected: expected.map(Version), state: State::new(now_ms), events: vec![event] }
+        let (incarnation, expected) = (String::new(), expected.map(Version));
+        Save { canary, incarnation, expected, state: State::new(now_ms), events: vec![event] }
+    }
+
+    async fn saved(store: &Sqlite, batch: Vec<Save>) -> Vec<Swap> {
+        store.save(batch).await.into_iter().collect::<Result<_, _>>().expect("saved")
     }
 
     #[tokio::test]
     async fn a_state_is_saved_over_the_version_it_was_made_from_and_over_no_other() {
         let store = Sqlite::in_memory().expect("memory");
         let mut changes = store.watch();
-        let swaps = store.save(vec![save(None, 1)]).await.expect("saved");
-        assert_eq!(swaps, [Swap::Done(Version(1))]);
+        assert_eq!(saved(&store, vec![save(None, 1)]).await, [Swap::Done(Version(1))]);
         assert!(changes.has_changed().expect("the store lives"));
-        let swaps = store.save(vec![save(None, 2), save(Some(1), 3), save(Some(1), 4)]).await.expect("saved");
+        let swaps = saved(&store, vec![save(None, 2), save(Some(1), 3), save(Some(1), 4)]).await;
         assert_eq!(swaps, [Swap::Stale, Swap::Done(Version(2)), Swap::Stale]);
         changes.mark_unchanged();
         let saved = store.load().await.expect("loaded").remove(0);
@@ -235,7 +245,7 @@ mod tests {
         let store = Sqlite::in_memory().expect("memory");
         let mut state = save(None, 0);
         state.events = (0..EVENTS_KEPT_MAX as u64 + 50).map(|at| save(None, at).events.remove(0)).collect();
-        store.save(vec![state]).await.expect("saved");
+        saved(&store, vec![state]).await;
         let saved = store.load().await.expect("loaded").remove(0);
         assert_eq!(saved.events.len(), EVENTS_SHOWN_MAX);
         assert_eq!(saved.events.last().map(|event| event.at_ms), Some(EVENTS_KEPT_MAX as u64 + 49));
@@ -245,7 +255,7 @@ mod tests {
     async fn a_directory_serves_one_process_and_survives_it() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Sqlite::open(directory.path()).expect("opened");
-        store.save(vec![save(None, 7)]).await.expect("saved");
+        saved(&store, vec![save(None, 7)]).await;
         assert!(matches!(Sqlite::open(directory.path()), Err(StoreError::InUse { .. })));
         let mut changes = store.watch();
         drop(store);

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serin_analysis::Checkpoint;
-use serin_measure::{Arm, Cell, EpochId, Snapshot};
+use serin_measure::{Arm, BootId, Cell, EpochId, Snapshot};
 use serin_rollout::{Guard, GuardMode, Phase, Plan, State, Steps, Strategy, Target, Weight};
 use serin_route::{Audience, Host, RouteTable};
 use tokio::sync::watch;
 
 use crate::controller::*;
 use crate::plane::EdgeView;
+use crate::site::Alone;
 use crate::store::{Save, Version};
-use crate::workload::Routing;
+use crate::workload::{Reach, Routing};
 
 /// A data plane that remembers what it was given and counts what it is told.
 #[derive(Default)]
@@ -26,6 +27,15 @@ pub(super) struct Plane {
 }
 
 impl DataPlane for Plane {
+    fn boot(&self) -> BootId {
+        BootId(1)
+    }
+    fn trip(&self, trip: &Trip) {
+        *self.tripped.lock() = Some(trip.rollout);
+    }
+    fn trips(&self) -> Vec<Trip> {
+        Vec::new()
+    }
     fn publish(&self, table: RouteTable) {
         self.tables.lock().push(table);
     }
@@ -70,25 +80,28 @@ impl Memory {
 
 impl Store for Memory {
     async fn load(&self) -> Result<Vec<Saved>, StoreError> {
-        Ok(self.saved.lock().values().cloned().collect())
-    }
-
-    async fn save(&self, batch: Vec<Save>) -> Result<Vec<Swap>, StoreError> {
-        let _passed = self.gate.acquire().await.expect("never closed");
         if *self.fails.lock() {
             return Err(StoreError::Unavailable("disk full".to_owned()));
         }
+        Ok(self.saved.lock().values().cloned().collect())
+    }
+
+    async fn save(&self, batch: Vec<Save>) -> Vec<Result<Swap, StoreError>> {
+        let _passed = self.gate.acquire().await.expect("never closed");
+        if *self.fails.lock() {
+            return vec![Err(StoreError::Unavailable("disk full".to_owned())); batch.len()];
+        }
         self.batches.lock().push(batch.len());
         let mut saved = self.saved.lock();
-        let swaps = batch.into_iter().map(|Save { canary, expected, state, events }| {
+        let swaps = batch.into_iter().map(|Save { canary, incarnation, expected, state, events }| {
             if saved.get(&canary).map(|saved| saved.version) != expected {
-                return Swap::Stale;
+                return Ok(Swap::Stale);
             }
             let version = Version(expected.map_or(1, |version| version.0 + 1));
-            saved.insert(canary.clone(), Saved { canary, version, state, events });
-            Swap::Done(version)
+            saved.insert(canary.clone(), Saved { canary, incarnation, version, state, events });
+            Ok(Swap::Done(version))
         });
-        Ok(swaps.collect())
+        swaps.collect()
     }
 
     fn watch(&self) -> watch::Receiver<u64> {
@@ -98,7 +111,7 @@ impl Store for Memory {
 
 /// A controller of one canary that runs version 1, and the hands to move it.
 pub(super) struct Rig {
-    pub(super) controller: Controller<Memory, Plane>,
+    pub(super) controller: Controller<Memory, Plane, Alone>,
     pub(super) store: Arc<Memory>,
     pub(super) plane: Arc<Plane>,
     pub(super) key: CanaryKey,
@@ -124,15 +137,35 @@ pub(super) fn workload(name: &str, release: &str) -> Workload {
     let versions =
         ["1", "2", "3"].iter().zip(1..).map(|(version, port)| (Revision((*version).to_owned()), vec![address(port)]));
     let hosts = vec![Host::parse(&format!("{name}.example.com")).expect("a host")];
-    let routing = Routing { hosts, audience: Audience::Everyone, forced: Vec::new(), versions: versions.collect() };
-    Workload { plan, routing }
+    let reach = Reach::Versions(versions.collect());
+    let routing = Routing { hosts, audience: Audience::Everyone, forced: Vec::new(), reach };
+    Workload { plan, routing, incarnation: String::new() }
+}
+
+impl Workload {
+    /// The same workload with one version fewer.
+    pub(super) fn without(mut self, version: &str) -> Self {
+        if let Reach::Versions(versions) = &mut self.routing.reach {
+            versions.remove(&Revision(version.to_owned()));
+        }
+        self
+    }
+}
+
+/// A controller of a process by itself.
+pub(super) async fn start(
+    store: Arc<Memory>,
+    plane: Arc<Plane>,
+    workloads: Vec<Workload>,
+) -> Controller<Memory, Plane, Alone> {
+    let (site, board, clock) = (Arc::new(Alone), Arc::default(), Clock::start());
+    Controller::start(store, plane, site, board, clock, workloads).await.expect("it starts")
 }
 
 impl Rig {
     pub(super) async fn start(store: Arc<Memory>) -> Self {
         let (plane, key) = (Arc::new(Plane::default()), CanaryKey::new("default", "app"));
-        let controller = Controller::start(store.clone(), plane.clone(), Arc::default(), vec![workload("app", "1")]);
-        let controller = controller.await.expect("an empty store and one workload");
+        let controller = start(store.clone(), plane.clone(), vec![workload("app", "1")]).await;
         Self { controller, store, plane, key }
     }
 

@@ -1,0 +1,310 @@
+//! The leader's hands: brings the cluster to what is desired, writes each Canary's status, tells its events.
+//!
+//! It follows the board, so it acts on states that are in force and saved, again whenever anything changes, and never in the
+//! way of the loop. One worker at a time acts for a Canary; what fails is tried again later.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::api::{Patch, PatchParams};
+use kube::core::DynamicObject;
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+use serin_measure::CanaryKey;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::compile::{Compiled, Meaning};
+use super::deeds::{Deed, deeds};
+use super::objects::{Name, Shared};
+use super::status::{Projection, Trouble};
+use super::tellings::{self, RETOLD_MS};
+use super::template::Library;
+use super::watch::canaries;
+use crate::board::{Board, CanaryPosting, Posting};
+use crate::clock::Clock;
+use crate::controller::Tell;
+use crate::store::{EVENTS_SHOWN_MAX, Event};
+
+/// The name under which fields are owned (server-side apply) and writes are recorded.
+pub(crate) const MANAGER: &str = "serin";
+/// How often what failed is looked at again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// The longest wait after failures in a row.
+const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+/// How long the objects that were changed may take to be seen changed. Until then the same is not done once more.
+const SEEN_WITHIN: Duration = Duration::from_secs(10);
+/// How long one worker may take: a few calls to an API server that answers.
+const WORK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What the hands work with.
+pub(crate) struct Hands {
+    pub(crate) client: Client,
+    pub(crate) shared: Shared,
+    pub(crate) library: Library,
+    pub(crate) meaning: watch::Receiver<Arc<Meaning>>,
+    pub(crate) board: Arc<Board>,
+    /// Whether the Lease is held and valid by this process's clock.
+    pub(crate) may_act: watch::Receiver<bool>,
+    pub(crate) tell: Tell,
+    pub(crate) clock: Clock,
+}
+
+/// What is remembered of one Canary while this process leads.
+#[derive(Debug, Default)]
+struct Memory {
+    is_busy: bool,
+    /// Events that were posted, as many as are shown.
+    told: BTreeSet<(u64, String)>,
+    /// The status that was written last, and the Canary's resourceVersion after it.
+    written: Option<(Projection, u64)>,
+    /// What was done last, and when: the watch may be behind.
+    done: Option<(Vec<Deed>, Instant)>,
+    failures: u32,
+    retry_at: Option<Instant>,
+    /// What was told as an obstacle, so that it is told once.
+    obstacle: Option<String>,
+}
+
+/// What a worker has done.
+struct Done {
+    canary: CanaryKey,
+    told: Vec<(u64, String)>,
+    written: Option<(Projection, u64)>,
+    deeds: Vec<Deed>,
+    failed: Option<String>,
+}
+
+/// What a worker is to do.
+struct Work {
+    canary: CanaryKey,
+    uid: String,
+    deeds: Vec<Deed>,
+    status: Option<(Projection, Value)>,
+    events: Vec<Event>,
+}
+
+impl Memory {
+    fn has_just_done(&self, deeds: &[Deed]) -> bool {
+        self.done.as_ref().is_some_and(|(done, at)| done == deeds && at.elapsed() < SEEN_WITHIN)
+    }
+}
+
+impl Hands {
+    /// Works until told to stop.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let (mut board, mut objects) = (self.board.watch(), self.shared.watch());
+        let (report, mut reports) = mpsc::channel(64);
+        let mut memory: BTreeMap<CanaryKey, Memory> = BTreeMap::new();
+        let mut again = tokio::time::interval(AGAIN);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Ok(()) = board.changed() => {}
+                Ok(()) = objects.changed() => {}
+                Ok(()) = self.meaning.changed() => {}
+                Ok(()) = self.may_act.changed() => {}
+                Some(done) = reports.recv() => self.take_report(&mut memory, done),
+                _ = again.tick() => {}
+            }
+            let posting = board.borrow_and_update().clone();
+            let meaning = self.meaning.borrow_and_update().clone();
+            if !posting.leads || !*self.may_act.borrow_and_update() {
+                memory.retain(|_, memory| memory.is_busy);
+                continue;
+            }
+            for key in meaning.compiled.keys().chain(meaning.refusals.keys()).cloned().collect::<BTreeSet<_>>() {
+                let remembered = memory.entry(key.clone()).or_default();
+                if remembered.is_busy || remembered.retry_at.is_some_and(|at| at > Instant::now()) {
+                    continue;
+                }
+                if let Some(work) = self.work(&key, &meaning, &posting, remembered).await {
+                    remembered.is_busy = true;
+                    tokio::spawn(carry_out(self.client.clone(), work, report.clone()));
+                }
+            }
+        }
+    }
+
+    fn take_report(&self, memory: &mut BTreeMap<CanaryKey, Memory>, done: Done) {
+        let Done { canary, told, written, deeds, failed } = done;
+        let memory = memory.entry(canary.clone()).or_default();
+        memory.is_busy = false;
+        memory.told.extend(told);
+        while memory.told.len() > 4 * EVENTS_SHOWN_MAX {
+            memory.told.pop_first();
+        }
+        if written.is_some() {
+            memory.written = written;
+        }
+        match failed {
+            None => {
+                (memory.failures, memory.retry_at) = (0, None);
+                if !deeds.is_empty() {
+                    memory.done = Some((deeds, Instant::now()));
+                }
+            }
+            Some(why) => {
+                let wait = AGAIN * 2u32.saturating_pow(memory.failures.min(8));
+                memory.failures += 1;
+                memory.retry_at = Some(Instant::now() + wait.min(BACK_OFF_MAX));
+                warn!(%canary, %why, "the cluster is not as desired yet; trying again");
+            }
+        }
+    }
+
+    /// What is to be done for a Canary now, if anything is.
+    async fn work(&self, key: &CanaryKey, meaning: &Meaning, posting: &Posting, memory: &mut Memory) -> Option<Work> {
+        let posted = posting.canaries.get(key);
+        let compiled = meaning.compiled.get(key);
+        let mut trouble = meaning.refusals.get(key).map(|sentences| Trouble {
+            reason: "NotHonoured",
+            message: format!("{}; what was accepted before stays in force", sentences.join("; ")),
+        });
+        let mut deeds_to_do = Vec::new();
+        if let (Some(compiled), Some(posted)) = (compiled, posted) {
+            let all_see = posting.all_see;
+            match self.shared.read(|objects| deeds(compiled, posted, all_see, objects, &self.library)) {
+                Ok(found) if memory.has_just_done(&found) => {}
+                Ok(found) => deeds_to_do = found,
+                Err(obstacle) => trouble = Some(Trouble { reason: "Obstructed", message: obstacle.to_string() }),
+            }
+        }
+        if let Some(contested) = posted.and_then(|posted| posted.contested.clone()) {
+            trouble = Some(Trouble { reason: "ForeignWriter", message: contested });
+        }
+        let uid = self.uid(key)?;
+        let mut events = posted.map(|posted| self.untold(posted, memory)).unwrap_or_default();
+        events.extend(self.new_trouble(trouble.as_ref(), memory));
+        let status = self.status(key, compiled, posted, trouble, memory).await;
+        let is_something = !deeds_to_do.is_empty() || !events.is_empty() || status.is_some();
+        is_something.then(|| Work { canary: key.clone(), uid, deeds: deeds_to_do, status, events })
+    }
+
+    fn uid(&self, key: &CanaryKey) -> Option<String> {
+        let name = Name::new(key.namespace(), key.name());
+        self.shared.read(|objects| objects.canaries.objects.get(&name).and_then(ResourceExt::uid))
+    }
+
+    fn untold(&self, posted: &CanaryPosting, memory: &Memory) -> Vec<Event> {
+        let (oldest, is_saved) = (self.clock.now_ms().saturating_sub(RETOLD_MS), posted.saved);
+        let untold = posted.events.iter().filter(|event| !memory.told.contains(&(event.at_ms, event.message.clone())));
+        untold.filter(|event| is_saved && event.at_ms >= oldest).cloned().collect()
+    }
+
+    /// A trouble that has come up since the last look, as an event.
+    fn new_trouble(&self, trouble: Option<&Trouble>, memory: &mut Memory) -> Option<Event> {
+        let message = trouble.map(|trouble| trouble.message.clone());
+        if memory.obstacle == message {
+            return None;
+        }
+        memory.obstacle.clone_from(&message);
+        let event = |message| Event { at_ms: self.clock.now_ms(), level: "Warning".to_owned(), message };
+        message.map(event)
+    }
+
+    /// The status to be written, if what is there says something else. One that this process has not written is somebody's who
+    /// takes the same Canary for his own.
+    async fn status(
+        &self,
+        key: &CanaryKey,
+        compiled: Option<&Compiled>,
+        posted: Option<&CanaryPosting>,
+        trouble: Option<Trouble>,
+        memory: &mut Memory,
+    ) -> Option<(Projection, Value)> {
+        let name = Name::new(key.namespace(), key.name());
+        let found = self.shared.read(|objects| objects.canaries.objects.get(&name).cloned())?;
+        let present = found.data.get("status").cloned().unwrap_or_default();
+        let kind = compiled.map_or("Deployment", |compiled| compiled.workload.plan.target.kind.as_str());
+        let projection = match posted.filter(|posted| posted.version.is_some()) {
+            Some(posted) => Projection::of(&posted.state, kind, trouble),
+            // Never accepted, so there is no state; only the trouble is to be said.
+            None => Projection::of(&serin_rollout::State::new(0), kind, Some(trouble?)),
+        };
+        let version: u64 = found.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0);
+        if let Some((written, after)) = &memory.written {
+            if version < *after || (*written == projection && version == *after) {
+                // What was written has not come back yet, or is there.
+                return None;
+            }
+            if !written.is_in(&present)
+                && let Some(manager) = foreign_writer(&found)
+            {
+                self.tell.contested(key.clone(), manager).await;
+                memory.written = None;
+            }
+        }
+        let is_there = projection.is_in(&present);
+        if is_there {
+            memory.written = Some((projection, version));
+            return None;
+        }
+        let status = projection.status(&present, self.clock.now_ms());
+        Some((projection, status))
+    }
+}
+
+/// Who else has written the status since this process did, by the record that the API server keeps of it, to the second.
+fn foreign_writer(canary: &DynamicObject) -> Option<String> {
+    let fields = canary.metadata.managed_fields.iter().flatten();
+    let of_status = fields.filter(|entry| entry.subresource.as_deref() == Some("status"));
+    let (own, others): (Vec<_>, Vec<_>) = of_status.partition(|entry| entry.manager.as_deref() == Some(MANAGER));
+    let own = own.iter().filter_map(|entry| entry.time.as_ref().map(|time| time.0)).max();
+    let newest = others.into_iter().max_by_key(|entry| entry.time.as_ref().map(|time| time.0))?;
+    newest.manager.clone().filter(|_| newest.time.as_ref().map(|time| time.0) >= own)
+}
+
+/// Does the work, in order; what fails ends it.
+async fn carry_out(client: Client, work: Work, report: mpsc::Sender<Done>) {
+    let canary = work.canary.clone();
+    let mut done = Done { canary, told: Vec::new(), written: None, deeds: work.deeds.clone(), failed: None };
+    match tokio::time::timeout(WORK_TIMEOUT, all(&client, work, &mut done)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => done.failed = Some(error.to_string()),
+        Err(_) => done.failed = Some("the API server does not answer".to_owned()),
+    }
+    // Nobody listens during shutdown.
+    let _ = report.send(done).await;
+}
+
+async fn all(client: &Client, work: Work, done: &mut Done) -> kube::Result<()> {
+    // What people look at comes first: it takes one call, and tells what the rest is about.
+    if let Some((projection, status)) = work.status {
+        let api = Api::<DynamicObject>::namespaced_with(client.clone(), work.canary.namespace(), &canaries());
+        let (params, patch) = (
+            PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() },
+            json!({"status": status}),
+        );
+        let written = api.patch_status(work.canary.name(), &params, &Patch::Merge(&patch)).await?;
+        let version = written.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0);
+        done.written = Some((projection, version));
+    }
+    for event in &work.events {
+        tellings::post(client, &work.canary, &work.uid, event).await?;
+        done.told.push((event.at_ms, event.message.clone()));
+    }
+    for deed in work.deeds {
+        carry_out_one(client, &work.canary, deed).await?;
+    }
+    Ok(())
+}
+
+async fn carry_out_one(client: &Client, canary: &CanaryKey, deed: Deed) -> kube::Result<()> {
+    let (resource, name, params, patch) = match deed {
+        Deed::Apply(resource, name, object) => {
+            (resource, name, PatchParams::apply(MANAGER).force(), Patch::Apply(object))
+        }
+        Deed::Change(resource, name, change) => {
+            let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+            (resource, name, params, Patch::Merge(change))
+        }
+    };
+    let api = Api::<DynamicObject>::namespaced_with(client.clone(), &name.namespace, &resource);
+    api.patch(&name.name, &params, &patch).await?;
+    info!(%canary, kind = %resource.kind, name = %name.name, "brought to what is desired");
+    Ok(())
+}

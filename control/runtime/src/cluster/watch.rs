@@ -1,0 +1,143 @@
+//! Watches the cluster: keeps [`Objects`] current, one task for each kind, each with its own retries.
+//!
+//! A watch that breaks off changes nothing: what was last seen stays known until a new list is whole.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use backon::ExponentialBuilder;
+use futures::{Stream, StreamExt, TryStreamExt};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ApiResource;
+use kube::core::DynamicObject;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::objects::{Change, Name, Objects, Shared, Table};
+use super::slice::Slice;
+
+/// How long a watch that broke off waits before it is tried again, at first and at most. kube's own half minute would leave a
+/// fleet blind for that long after the API server is back, and a fleet is a handful of clients.
+const RETRY: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(3);
+
+/// Annotation with a copy of the object as somebody applied it. It is large, and nothing here reads it.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// A kind that is watched as it comes, so that fields this build does not know are kept.
+pub(crate) fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
+    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version,
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
+    }
+}
+
+pub(crate) fn canaries() -> ApiResource {
+    resource("flagger.app", "v1beta1", "Canary", "canaries")
+}
+
+pub(crate) fn deployments() -> ApiResource {
+    resource("apps", "v1", "Deployment", "deployments")
+}
+
+pub(crate) fn services() -> ApiResource {
+    resource("", "v1", "Service", "services")
+}
+
+/// Starts all watches, of one namespace or of all.
+pub(crate) fn start(client: &Client, namespace: Option<&str>, shared: &Shared, stop: &CancellationToken) {
+    let dynamic = |resource: &ApiResource| match namespace {
+        Some(namespace) => Api::<DynamicObject>::namespaced_with(client.clone(), namespace, resource),
+        None => Api::<DynamicObject>::all_with(client.clone(), resource),
+    };
+    let slices = match namespace {
+        Some(namespace) => Api::<EndpointSlice>::namespaced(client.clone(), namespace),
+        None => Api::<EndpointSlice>::all(client.clone()),
+    };
+    let (canaries, deployments, services) = (dynamic(&canaries()), dynamic(&deployments()), dynamic(&services()));
+    tokio::spawn(follow(canaries, shared.clone(), whole, |all| &mut all.canaries, stop.clone()));
+    tokio::spawn(follow(deployments, shared.clone(), stripped, |all| &mut all.deployments, stop.clone()));
+    tokio::spawn(follow(services, shared.clone(), stripped, |all| &mut all.services, stop.clone()));
+    tokio::spawn(follow(slices, shared.clone(), |slice| Slice::of(&slice), |all| &mut all.slices, stop.clone()));
+}
+
+/// Canaries keep `managedFields`: they say who writes the status.
+fn whole(mut object: DynamicObject) -> Option<DynamicObject> {
+    object.annotations_mut().remove(LAST_APPLIED);
+    Some(object)
+}
+
+fn stripped(mut object: DynamicObject) -> Option<DynamicObject> {
+    object.managed_fields_mut().clear();
+    whole(object)
+}
+
+/// What happens to the objects of one kind, for ever.
+pub(crate) fn events<K>(api: Api<K>) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let retries = ExponentialBuilder::default().with_min_delay(RETRY).with_max_delay(RETRY_MAX).with_jitter();
+    let retries = watcher::ExponentialBackoff::from(retries.without_max_times());
+    watcher(api, watcher::Config::default()).backoff(retries)
+}
+
+async fn follow<K, T>(
+    api: Api<K>,
+    shared: Shared,
+    keep: impl Fn(K) -> Option<T> + Send,
+    table: impl Fn(&mut Objects) -> &mut Table<T> + Send,
+    stop: CancellationToken,
+) where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let what = api.resource_url().to_owned();
+    let mut is_troubled = false;
+    let mut events = events(api).boxed();
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => return,
+            event = events.try_next() => event,
+        };
+        let change = match event {
+            Ok(Some(event)) => event,
+            Ok(None) => return,
+            Err(error) => {
+                if std::mem::replace(&mut is_troubled, true) {
+                    debug!(%what, %error, "still cannot watch");
+                } else {
+                    shared.sees(&what, false);
+                    warn!(%what, %error, "cannot watch; what was seen last stays in force");
+                }
+                continue;
+            }
+        };
+        // A list that has begun may be long; until it is whole, what was known before counts, and may be old.
+        if !matches!(change, watcher::Event::Init | watcher::Event::InitApply(_)) && std::mem::take(&mut is_troubled) {
+            shared.sees(&what, true);
+        }
+        let change = match change {
+            watcher::Event::Apply(object) => {
+                let name = Name::of(&object);
+                keep(object).map(|kept| Change::Set(name, kept))
+            }
+            watcher::Event::InitApply(object) => {
+                let name = Name::of(&object);
+                keep(object).map(|kept| Change::Listed(name, kept))
+            }
+            watcher::Event::Delete(object) => Some(Change::Gone(Name::of(&object))),
+            watcher::Event::Init => Some(Change::Began),
+            watcher::Event::InitDone => Some(Change::Complete),
+        };
+        if let Some(change) = change {
+            shared.change(|all| table(all).take(change));
+        }
+    }
+}
