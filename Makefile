@@ -8,9 +8,11 @@ TARGET = $(shell cargo metadata --no-deps --format-version 1 --locked | sed -n '
 
 # Flags of the demo, such as `make demo DEMO=--short`; `make demo DEMO=--help` lists them.
 DEMO ?=
+# Worlds of `make world`.
+SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint
+.PHONY: help setup plane demo test world lint
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -18,13 +20,19 @@ help: ## Show this list
 setup: ## Check for a compiler, Rust and cmake, and install what is missing
 	@tests/setup/machine.sh
 
+plane: ## Build the Kubernetes control plane that tests run on, once
+	@tests/setup/plane.sh
+
 demo: setup ## Watch a good release be promoted and a bad one be rolled back, under load
 	cargo build --locked -p serin -p serin-tests --bin serin --bin demo
 	@"$(TARGET)/debug/demo" $(DEMO)
 
-test: setup ## Build everything and run every test
+test: setup plane ## Build everything and run every test
 	cargo build --workspace --locked
 	cargo test --workspace --locked
+
+world: setup ## Let SEEDS made-up worlds go wrong, and see that every promise holds
+	SERIN_WORLD_SEEDS=$(SEEDS) cargo test --locked -p serin-tests --test world every_promise -- --nocapture
 
 lint: setup ## Check the format, the lints, and that the pure crates are pure
 	cargo fmt --all --check

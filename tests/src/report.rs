@@ -116,6 +116,28 @@ impl Report {
         }
     }
 
+    /// Adds what another load saw at the same time. Times stay counted from each load's own start.
+    pub fn merge(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.failed += other.failed;
+        other.statuses.iter().for_each(|(status, count)| *self.statuses.entry(*status).or_default() += count);
+        other.faults.iter().for_each(|(fault, count)| *self.faults.entry(*fault).or_default() += count);
+        for (version, tally) in &other.versions {
+            let sum = self.versions.entry(version.clone()).or_insert_with(|| Tally {
+                requests: 0,
+                failures: 0,
+                ..tally.clone()
+            });
+            sum.requests += tally.requests;
+            sum.failures += tally.failures;
+            sum.first_sent = sum.first_sent.min(tally.first_sent);
+            sum.last_sent = sum.last_sent.max(tally.last_sent);
+        }
+        self.latencies.add(&other.latencies).expect("all reports have one geometry");
+        let room = FAILURES_KEPT_MAX.saturating_sub(self.failures.len());
+        self.failures.extend(other.failures.iter().take(room).cloned());
+    }
+
     fn add_answer(&mut self, answer: &Answer, sent: Duration) {
         *self.statuses.entry(answer.status.as_u16()).or_default() += 1;
         let version = version_of(answer);

@@ -47,6 +47,9 @@ pub struct Rollout {
     /// See [`Rollout::failed_checks`].
     #[serde(default)]
     pub threshold: u64,
+    /// Time between two analyses, in milliseconds.
+    #[serde(default)]
+    pub interval_ms: u64,
     /// The guard's evidence against the canary.
     #[serde(default, deserialize_with = "null_is_default")]
     pub evidence: Evidence,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 use serin_tests::backend::{Backend, Behaviour};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Answers every request with the name of a version.
 #[derive(Debug, Parser)]
@@ -24,6 +25,9 @@ struct Flags {
     /// Wait this long before each answer.
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 0, conflicts_with = "fail")]
     delay_ms: u64,
+    /// When told to stop (SIGTERM), go on answering for so long: until everybody who sends requests has heard of it.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
+    linger_ms: u64,
 }
 
 fn share(given: &str) -> Result<f64, String> {
@@ -33,14 +37,18 @@ fn share(given: &str) -> Result<f64, String> {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let Flags { listen, version, fail, delay_ms } = Flags::parse();
+    let Flags { listen, version, fail, delay_ms, linger_ms } = Flags::parse();
     let behaviour = match delay_ms {
         0 => Behaviour::FailFraction(fail),
         delay_ms => Behaviour::Delay(Duration::from_millis(delay_ms)),
     };
     let backend = Backend::start_at(listen, &version, behaviour).await?;
     println!("version {version} answers on http://{}/", backend.address());
-    tokio::signal::ctrl_c().await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => tokio::time::sleep(Duration::from_millis(linger_ms)).await,
+    }
     println!("version {version} answered {} requests", backend.requests());
     backend.stop().await;
     Ok(())
