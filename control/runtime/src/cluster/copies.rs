@@ -112,9 +112,23 @@ impl Owner<'_> {
     }
 
     /// What is changed in a Service that clients use already: where it points, and what keeps Flux away (checklist 46).
-    pub(crate) fn apex_change(&self) -> Value {
+    pub(crate) fn apex_change(&self, service: &Value) -> Value {
         let markers: Map<String, Value> = FLUX_MARKERS.iter().map(|(key, on)| ((*key).to_owned(), json!(on))).collect();
-        json!({"metadata": {"annotations": markers}, "spec": {"selector": self.pods(&self.selector.primary_value())}})
+        let selector = self.selector_change(service, &self.selector.primary_value());
+        json!({"metadata": {"annotations": markers}, "spec": {"selector": selector}})
+    }
+
+    /// What is changed in somebody's Service of an arm's name: where it points, and its port.
+    pub(crate) fn arm_change(&self, service: &Value, value: &str) -> Value {
+        json!({"spec": {"selector": self.selector_change(service, value), "ports": [self.port()]}})
+    }
+
+    /// The change that makes a selector this one label alone: a merge would leave the others, and select nothing.
+    fn selector_change(&self, service: &Value, value: &str) -> Value {
+        let others = field(service, &["spec", "selector"]).and_then(Value::as_object).into_iter().flatten();
+        let mut change: Map<String, Value> = others.map(|(label, _)| (label.clone(), Value::Null)).collect();
+        change.insert(self.selector.label.clone(), json!(value));
+        change.into()
     }
 
     /// Whether a Service points at the pods with this value of the label, and at no others.

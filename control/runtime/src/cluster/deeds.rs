@@ -72,7 +72,7 @@ fn arm_service(owner: &Owner<'_>, objects: &Objects, name: &Name, value: &str) -
         Some(found) if owner.points_at(&found.data, value) && owner.has_port(&found.data) => None,
         Some(found) if is_owned_by(&as_value(found), owner.uid) => Some(Deed::Apply(services(), name.clone(), service)),
         // Somebody's own: it is pointed where it has to, and stays theirs.
-        Some(_) => Some(Deed::Change(services(), name.clone(), json!({"spec": service["spec"]}))),
+        Some(found) => Some(Deed::Change(services(), name.clone(), owner.arm_change(&found.data, value))),
     }
 }
 
@@ -83,7 +83,7 @@ fn apex_service(owner: &Owner<'_>, objects: &Objects, wanted: &Desired) -> Optio
         _ if wanted.stage == Stage::TakingOver => None,
         None => Some(Deed::Apply(services(), name.clone(), owner.apex_service())),
         Some(found) if owner.points_at(&found.data, &owner.selector.primary_value()) => None,
-        Some(_) => Some(Deed::Change(services(), name.clone(), owner.apex_change())),
+        Some(found) => Some(Deed::Change(services(), name.clone(), owner.apex_change(&found.data))),
     }
 }
 
@@ -143,3 +143,6 @@ fn as_value(object: &kube::core::DynamicObject) -> Value {
     value["metadata"] = serde_json::to_value(&object.metadata).unwrap_or_default();
     value
 }
+
+#[cfg(test)]
+mod tests;
