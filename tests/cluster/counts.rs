@@ -1,8 +1,12 @@
 //! What the leader tells of three replicas is what users have sent, to the last request.
 
+use std::time::Instant;
+
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use serin_plane::{Namespace, Suite};
+
+use serin_tests::rollouts::Admin;
 
 use crate::fleet::{Fleet, PATIENCE};
 use crate::shop::{APP, Manner, Shop, Trial};
@@ -21,6 +25,7 @@ async fn merged_counts(namespace: Namespace) -> Result<()> {
     shop.until_weight(50).await?;
     shop.try_by(Trial { interval_s: 600, ..trial }).await?;
     let before = counted(&fleet).await?;
+    let (begun, calls) = (Instant::now(), api_calls(&fleet).await?);
     let replicas = fleet.replicas().await?;
     let mut users = Users::of(&replicas);
     users.until_more(600).await?;
@@ -32,6 +37,8 @@ async fn merged_counts(namespace: Namespace) -> Result<()> {
     fleet.until_ready(3).await?;
     users.until_more(300).await?;
     let seen = users.go_home().await;
+    let (minutes, made) = (begun.elapsed().as_secs_f64() / 60.0, api_calls(&fleet).await?.saturating_sub(calls));
+    println!("three replicas made {made} calls to the API server in {minutes:.2} minutes of one canary's trial");
     ensure!(seen.failed == 0, "{} requests failed", seen.failed);
     let expected = before + seen.requests;
     let mut last = 0;
@@ -46,6 +53,17 @@ async fn merged_counts(namespace: Namespace) -> Result<()> {
         println!("{} has {} MiB", replica.pod, fleet.memory_mib(&replica)?);
     }
     Ok(())
+}
+
+/// Calls to the API server so far, by the replicas that are there now.
+async fn api_calls(fleet: &Fleet) -> Result<u64> {
+    let mut calls = 0;
+    for replica in fleet.replicas().await? {
+        let page = Admin(replica.admin).page("/metrics").await?;
+        let of_calls = page.lines().filter(|line| line.starts_with("serin_api_server_calls_total{"));
+        calls += of_calls.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum::<u64>();
+    }
+    Ok(calls)
 }
 
 /// Requests of the run that have ended, on both arms, as the leader tells it.

@@ -13,8 +13,9 @@ use serin_plane::Namespace;
 use serin_plane::objects::parse;
 use serin_tests::rollouts::{Admin, Rollout};
 
-/// How long anything here may take. Only a test that fails waits so long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+/// How long anything here may take. Only a test that fails waits so long; but Kubernetes' own controllers may take a minute to look
+/// again after the API server was away.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 /// The labels of Serin's pods.
 const LABELS: &str = "app.kubernetes.io/name=serin";
 /// A leader may be silent for so long; users have a longer one.

@@ -187,7 +187,7 @@ fn canary(trial: Trial) -> Value {
         "apiVersion": "flagger.app/v1beta1", "kind": "Canary", "metadata": {"name": APP},
         "spec": {
             "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": APP},
-            "progressDeadlineSeconds": 60,
+            "progressDeadlineSeconds": 300,
             "service": {"port": 80, "targetPort": 8080, "hosts": [HOST]},
             "analysis": {
                 "interval": format!("{interval_s}s"), "threshold": threshold, "stepWeight": step, "maxWeight": max,

@@ -31,7 +31,7 @@ use crate::namespace::Namespace;
 use crate::plane::{Options, Plane};
 
 /// No test of a cluster needs longer; one that hangs is to be told about with everything that is known.
-const TEST_WITHIN: Duration = Duration::from_secs(300);
+const TEST_WITHIN: Duration = Duration::from_secs(420);
 
 /// Looking around takes a fraction of a second, unless the plane itself is what failed.
 const DUMP_WITHIN: Duration = Duration::from_secs(20);
