@@ -294,7 +294,13 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
     fn configure(&mut self, workloads: Vec<Workload>) {
         match self.accept(workloads) {
             Ok(()) => {
-                tracing::debug!(canaries = self.entries.len(), "configuration accepted");
+                let canaries = self.entries.len();
+                // In a cluster every pod that comes or goes is another configuration.
+                if self.site.is_fleet() {
+                    tracing::debug!(canaries, "configuration accepted");
+                } else {
+                    tracing::info!(canaries, "configuration accepted");
+                }
                 self.refused_config.clear();
                 self.publish();
                 self.beat();
