@@ -34,7 +34,7 @@ pub(crate) fn workload(arguments: &RunArguments) -> Result<Workload> {
     };
     let (hosts, reach) = (vec![Host::Any], Reach::Versions(versions));
     let routing = Routing { hosts, audience: Audience::Everyone, forced: forced(arguments)?, reach };
-    Ok(Workload { plan, routing, incarnation: String::new() })
+    Ok(Workload { plan, routing, incarnation: String::new(), numbered_after: 0 })
 }
 
 /// The state it starts from: the primary serves, and the canary is new.

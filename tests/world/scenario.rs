@@ -104,7 +104,7 @@ impl App {
         let hosts = vec![Host::parse(&self.host).expect("a name like app-1.example.com")];
         let reach = Reach::Versions(versions.collect());
         let routing = Routing { hosts, audience: Audience::Everyone, forced: Vec::new(), reach };
-        Workload { plan, routing, incarnation: String::new() }
+        Workload { plan, routing, incarnation: String::new(), numbered_after: 0 }
     }
 }
 

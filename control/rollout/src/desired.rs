@@ -59,6 +59,6 @@ pub fn desired(plan: &Plan, state: &State) -> Desired {
         primary: state.primary.clone().unwrap_or_else(|| plan.revision.clone()),
         canary,
         epoch: state.epoch.clone(),
-        rollout: state.rollout,
+        rollout: state.run(),
     }
 }

@@ -22,7 +22,7 @@ pub struct Brake {
 ///
 /// Unlike a step it may be published before it is saved: braking needs nothing.
 pub fn brake(plan: &Plan, state: &State, brake: &Brake, now_ms: u64) -> Option<Step> {
-    let acts = plan.guard.mode == GuardMode::Enforce && state.is_analysing() && state.rollout == brake.rollout;
+    let acts = plan.guard.mode == GuardMode::Enforce && state.is_analysing() && state.run() == brake.rollout;
     acts.then(|| {
         let mut turn = Turn::new(plan, state.clone(), now_ms);
         turn.warning(format!("Rolling back {} {}", plan.canary, brake.message));
@@ -38,7 +38,7 @@ pub fn brake(plan: &Plan, state: &State, brake: &Brake, now_ms: u64) -> Option<S
 pub fn report(plan: &Plan, state: &State, brake: &Brake, now_ms: u64) -> Option<Step> {
     let tells = plan.guard.mode == GuardMode::Observe
         && state.is_analysing()
-        && state.rollout == brake.rollout
+        && state.run() == brake.rollout
         && !state.reported;
     tells.then(|| {
         let mut turn = Turn::new(plan, state.clone(), now_ms);

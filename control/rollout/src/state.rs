@@ -104,6 +104,9 @@ pub struct State {
     pub primary: Option<Revision>,
     /// The number of the run, from 1.
     pub rollout: u64,
+    /// What this state's epochs and [run numbers](Self::run) begin after: larger than any of a former Canary of the same name.
+    #[serde(default)]
+    pub numbered_after: u64,
     /// The epoch in force.
     pub epoch: Epoch,
     /// When the present weight was set, in milliseconds since 1970; checks look no further back.
@@ -138,8 +141,13 @@ pub struct State {
 }
 
 impl State {
-    /// A canary never seen before.
+    /// A canary never seen before, under a name that no other had.
     pub fn new(now_ms: u64) -> Self {
+        Self::numbered_after(now_ms, 0)
+    }
+
+    /// A canary never seen before, whose runs and epochs have larger numbers than `number`.
+    pub fn numbered_after(now_ms: u64, number: u64) -> Self {
         Self {
             phase: Phase::Initializing,
             weight: Weight::ZERO,
@@ -148,7 +156,8 @@ impl State {
             promoted: None,
             primary: None,
             rollout: 0,
-            epoch: Epoch { id: EpochId(1), coin: Coin::NEVER, judging: Judging::Off },
+            numbered_after: number,
+            epoch: Epoch { id: EpochId(number + 1), coin: Coin::NEVER, judging: Judging::Off },
             step_since_ms: now_ms,
             warm_up_until_ms: None,
             ticked_ms: now_ms,
@@ -163,6 +172,11 @@ impl State {
             trip: None,
             hold: None,
         }
+    }
+
+    /// By what number data paths know the run: it rises from run to run, and from one Canary to the next of the same name.
+    pub fn run(&self) -> u64 {
+        self.numbered_after + self.rollout
     }
 
     /// Whether going from here to `next` only holds or brakes a run: no weight rises and no primary changes.

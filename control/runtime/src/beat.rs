@@ -84,7 +84,7 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
         let counts = self.counts(key, now_ms);
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.advance_evidence(&counts, now_ms);
-        let (rollout, ln_e) = (entry.state.rollout, entry.state.evidence.ln_e());
+        let (rollout, ln_e) = (entry.state.run(), entry.state.evidence.ln_e());
         let is_told = entry.state.reported && entry.workload.plan.guard.mode == GuardMode::Observe;
         let (stake, plan) = (entry.state.stakes.pooled(), entry.workload.plan.clone());
         if !self.site.is_fleet() {
@@ -124,7 +124,7 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
         } else {
             let acts = plan.guard.mode == GuardMode::Enforce;
             let (stake, boot) = (state.stakes.pooled(), self.plane.boot());
-            let look = || state.scoring.checkpoint(state.rollout, acts, &state.evidence, stake, boot);
+            let look = || state.scoring.checkpoint(state.run(), acts, &state.evidence, stake, boot);
             state.is_analysing().then(look)
         };
         self.plane.arm(key, checkpoint);

@@ -333,7 +333,7 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
             let state = match (known, parked) {
                 (Some(entry), _) => entry.state.clone(),
                 (None, Some(saved)) => saved.state.clone(),
-                (None, None) => serin_rollout::State::new(now_ms),
+                (None, None) => serin_rollout::State::numbered_after(now_ms, workload.numbered_after),
             };
             check_versions(&workload, &state)?;
             if let Some(Pending::Step(coming, _)) = known.and_then(|entry| entry.saving.as_ref()) {

@@ -128,7 +128,7 @@ impl Entry {
     pub(crate) fn new(workload: Workload, saved: Option<Saved>, now_ms: u64) -> Self {
         let (state, version, events) = match saved {
             Some(saved) => (saved.state, Some(saved.version), saved.events),
-            None => (State::new(now_ms), None, Vec::new()),
+            None => (State::numbered_after(now_ms, workload.numbered_after), None, Vec::new()),
         };
         let (epoch, saved_judged_ms) = (state.epoch.id, state.evidence.judged_ms());
         Self {
@@ -411,7 +411,7 @@ mod tests {
         };
         let reach = Reach::Versions(BTreeMap::new());
         let routing = Routing { hosts: Vec::new(), audience: Audience::Everyone, forced: Vec::new(), reach };
-        Entry::new(Workload { plan, routing, incarnation: String::new() }, None, 5_000)
+        Entry::new(Workload { plan, routing, incarnation: String::new(), numbered_after: 0 }, None, 5_000)
     }
 
     /// When the tick after one at 10,000 ms is due, if that one set a weight or none and was saved at 10,400 ms.

@@ -147,7 +147,7 @@ fn workload(written: &Located<Canary>, backend: &Located<Backend>) -> Result<Wor
     match canary(written, revision) {
         Ok((plan, hosts, audience)) if problems.is_empty() => {
             let routing = Routing { hosts, audience, forced: Vec::new(), reach: Reach::Versions(versions) };
-            Ok(Workload { plan, routing, incarnation: String::new() })
+            Ok(Workload { plan, routing, incarnation: String::new(), numbered_after: 0 })
         }
         Ok(_) => Err(problems),
         Err(found) => Err(problems.into_iter().chain(found).collect()),

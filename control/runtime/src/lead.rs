@@ -254,5 +254,5 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
 fn brake_of(key: &CanaryKey, state: &State) -> Option<Trip> {
     let is_taken_back = state.phase == Phase::Failed && state.weight == Weight::ZERO && state.rollout > 0;
     let ln_e = state.trip.as_ref().map_or(0.0, |trip| trip.ln_e);
-    is_taken_back.then(|| Trip { canary: key.clone(), rollout: state.rollout, ln_e })
+    is_taken_back.then(|| Trip { canary: key.clone(), rollout: state.run(), ln_e })
 }

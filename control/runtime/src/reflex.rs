@@ -23,7 +23,7 @@ impl Reflex {
     pub(crate) fn of(state: &State, boot: BootId, counts: &[Count], now_ms: u64) -> Option<Self> {
         let stake = state.stakes.of(boot).filter(|_| state.is_analysing())?;
         let (evidence, scoring) = (Evidence::new(), Scoring::default());
-        let mut reflex = Self { rollout: state.rollout, boot, stake, evidence, scoring, closed_ms: now_ms };
+        let mut reflex = Self { rollout: state.run(), boot, stake, evidence, scoring, closed_ms: now_ms };
         reflex.track(state);
         reflex.scoring.skip(counts);
         Some(reflex)
@@ -31,12 +31,12 @@ impl Reflex {
 
     /// Whether it is of this run, analysed or not, or of a later one.
     pub(crate) fn is_of_this_or_later(&self, state: &State) -> bool {
-        state.rollout <= self.rollout
+        state.run() <= self.rollout
     }
 
     /// Whether it is of the run that is analysed now.
     pub(crate) fn is_of(&self, state: &State) -> bool {
-        state.is_analysing() && state.rollout == self.rollout && state.stakes.of(self.boot).is_some()
+        state.is_analysing() && state.run() == self.rollout && state.stakes.of(self.boot).is_some()
     }
 
     /// Judges the epoch in force too.

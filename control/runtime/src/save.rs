@@ -156,9 +156,9 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
         }
         match pending {
             // A trip whose message is still on its way goes before the step.
-            Pending::Step(step, _) if entry.state.is_analysing() && plane.is_tripped(key, entry.state.rollout) => {
+            Pending::Step(step, _) if entry.state.is_analysing() && plane.is_tripped(key, entry.state.run()) => {
                 let trip =
-                    Trip { canary: key.clone(), rollout: entry.state.rollout, ln_e: entry.state.evidence.ln_e() };
+                    Trip { canary: key.clone(), rollout: entry.state.run(), ln_e: entry.state.evidence.ln_e() };
                 // Nothing is sent before it is known what it follows.
                 entry.saving = Some(Pending::Superseded(None));
                 self.trip(&trip);

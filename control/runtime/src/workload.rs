@@ -15,6 +15,8 @@ pub struct Workload {
     pub routing: Routing,
     /// Which Canary of that name, where one can be deleted and made anew: its uid in a cluster, empty elsewhere.
     pub incarnation: String,
+    /// Its runs and epochs have larger numbers than this, and so than any of a former Canary of that name.
+    pub numbered_after: u64,
 }
 
 /// What does not depend on how far a rollout has come.

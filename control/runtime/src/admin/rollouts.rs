@@ -45,7 +45,7 @@ pub struct RolloutView {
     pub max_weight: u8,
     /// The number of the run, from 1; 0 before the first.
     pub rollout: u64,
-    /// The epoch in force.
+    /// The epoch in force, from 1 when the Canary was made.
     pub epoch: u64,
     /// What the primary did in this run.
     pub primary: ArmView,
@@ -162,7 +162,7 @@ impl RolloutView {
                 Strategy::Fixed(weight) => weight.percent(),
             },
             rollout: state.rollout,
-            epoch: state.epoch.id.0,
+            epoch: state.epoch.id.0 - state.numbered_after,
             primary: ArmView::new(state.primary.as_ref().map(text), &counts, Arm::Primary),
             canary: ArmView::new(state.applied.as_ref().filter(|_| state.rollout > 0).map(text), &counts, Arm::Canary),
             served: ServedView::new(&counts),

@@ -29,6 +29,10 @@ pub(crate) struct Compiled {
     pub(crate) workload: Workload,
 }
 
+/// Runs and epochs that a Canary may have for each second of its life before their numbers reach those of the next one of its
+/// name. A step has a few epochs and takes a second at least; and numbers stay below 2^53, which is what readers of JSON keep.
+const NUMBERS_PER_SECOND: u64 = 1_000_000;
+
 /// What all objects mean together.
 #[derive(Debug, Default)]
 pub(crate) struct Meaning {
@@ -116,9 +120,16 @@ impl Compiler {
         let hosts = if is_open { in_cluster_names(&names.apex) } else { hosts };
         let reach = Reach::Workloads { primary: Vec::new(), target: Vec::new() };
         let routing = Routing { hosts, audience, forced: Vec::new(), reach };
-        let workload = Workload { plan, routing, incarnation: uid.clone() };
+        let numbered_after = created_s(object) * NUMBERS_PER_SECOND;
+        let workload = Workload { plan, routing, incarnation: uid.clone(), numbered_after };
         Ok(with_endpoints(Compiled { canary, uid, names, selector, workload }, objects))
     }
+}
+
+/// When an object was made, in seconds since 1970, by the clock of the API server: all who look at it see the same.
+fn created_s(object: &DynamicObject) -> u64 {
+    let created = object.creation_timestamp().map(|created| created.0.as_second());
+    created.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0)
 }
 
 /// A Canary without hosts answers for the names that its Service has in the cluster.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use kube::api::{ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use kube::core::DynamicObject;
 use kube::{Api, Client, ResourceExt};
 use serde::Deserialize;
@@ -20,7 +20,7 @@ use serin_rollout::{Revision, State};
 use tokio::sync::{Semaphore, watch};
 
 use super::template::Library;
-use super::watch::resource;
+use super::watch::{canaries, resource};
 use crate::store::{EVENTS_SHOWN_MAX, Event, Save, Saved, Store, StoreError, Swap, Version};
 
 /// How long one call may take. An API server that works answers in milliseconds.
@@ -48,7 +48,7 @@ pub(crate) struct States {
     saves: Arc<AtomicU64>,
     calls: Arc<Semaphore>,
     library: Library,
-    /// Events that are kept with each state.
+    /// Events that are saved with each state, as of its last save that is known to have arrived.
     events: Arc<parking_lot::Mutex<BTreeMap<CanaryKey, Vec<Event>>>>,
     changed: watch::Sender<u64>,
 }
@@ -83,7 +83,8 @@ impl States {
     pub(crate) fn read(&self, object: &DynamicObject) -> Result<Saved, StoreError> {
         let name = object.name_any();
         let damaged = |error: &dyn std::fmt::Display| {
-            StoreError::Unavailable(format!("the CanaryState {name} is damaged: {error}"))
+            let mend = "mend it, or delete it and have it written anew";
+            StoreError::Unavailable(format!("the CanaryState {name} is damaged, {mend}: {error}"))
         };
         let spec = object.data.get("spec").unwrap_or(&Value::Null);
         let spec = CanaryStateSpec::deserialize(spec).map_err(|error| damaged(&error))?;
@@ -114,7 +115,8 @@ impl States {
 
     async fn swap(&self, save: &Save) -> Result<Swap, StoreError> {
         let api = self.of_namespace(&save.canary);
-        let object = self.object(save)?;
+        let events = self.events_with(save);
+        let object = self.object(save, &events)?;
         let written = match save.expected {
             Some(_) => match api.replace(save.canary.name(), &PostParams::default(), &object).await {
                 // Somebody deleted it. What is known of the rollout is here, and a fresh start would forget what serves.
@@ -128,7 +130,11 @@ impl States {
             None => api.create(&PostParams::default(), &object).await,
         };
         match written {
-            Ok(object) => Ok(Swap::Done(self.read(&object)?.version)),
+            Ok(object) => {
+                let version = self.read(&object)?.version;
+                self.events.lock().insert(save.canary.clone(), events);
+                Ok(Swap::Done(version))
+            }
             Err(kube::Error::Api(status)) if status.code == CONFLICT => self.conflict(&api, save).await,
             Err(error) => Err(unavailable(error)),
         }
@@ -139,27 +145,45 @@ impl States {
         let object = api.get(save.canary.name()).await.map_err(unavailable)?;
         let writer = object.data.pointer("/spec/writer").and_then(|writer| Writer::deserialize(writer).ok());
         let is_own = writer.is_some_and(|writer| writer.boot == self.boot.to_string());
-        let saved = self.read(&object);
-        match saved {
-            Ok(saved) if is_own && saved.incarnation == save.incarnation => Ok(Swap::Landed(Box::new(saved))),
-            // Of a Canary that was deleted and made anew: its state is of no use to anybody.
-            Ok(saved) if saved.incarnation != save.incarnation => {
-                api.delete(save.canary.name(), &kube::api::DeleteParams::default()).await.map_err(unavailable)?;
-                Err(StoreError::Unavailable(
-                    "the state of a former Canary of this name had to be deleted first".to_owned(),
-                ))
-            }
-            Ok(_) | Err(_) => Ok(Swap::Stale),
+        // One that cannot be read is nobody's: it is told of, and only its own Canary waits.
+        let saved = self.read(&object)?;
+        if saved.incarnation != save.incarnation {
+            return Err(self.remove_former(&api, save, &object).await);
+        }
+        if !is_own {
+            return Ok(Swap::Stale);
+        }
+        self.events.lock().insert(save.canary.clone(), saved.events.clone());
+        Ok(Swap::Landed(Box::new(saved)))
+    }
+
+    /// Makes way for a state: the one that is there is of another Canary of this name. It goes if its Canary has gone, and the
+    /// one to be saved for is here; whoever is late and still acts for a former Canary removes nothing.
+    async fn remove_former(&self, api: &Api<DynamicObject>, save: &Save, object: &DynamicObject) -> StoreError {
+        let canaries = Api::<DynamicObject>::namespaced_with(self.client.clone(), save.canary.namespace(), &canaries());
+        match canaries.get_opt(save.canary.name()).await {
+            Ok(Some(present)) if present.uid().as_ref() == Some(&save.incarnation) => {}
+            Ok(_) => return StoreError::Unavailable("this Canary was deleted meanwhile, or made anew".to_owned()),
+            Err(error) => return unavailable(error),
+        }
+        let is_it = Preconditions { uid: object.uid(), resource_version: object.resource_version() };
+        match api.delete(save.canary.name(), &DeleteParams::default().preconditions(is_it)).await {
+            Ok(_) => StoreError::Unavailable("the state of a former Canary of this name was deleted first".to_owned()),
+            Err(error) => unavailable(error),
         }
     }
 
-    fn object(&self, save: &Save) -> Result<DynamicObject, StoreError> {
-        let key = &save.canary;
-        let mut kept = self.events.lock();
-        let events = kept.entry(key.clone()).or_default();
+    /// The events to be saved with a state: those that were, and what it tells.
+    fn events_with(&self, save: &Save) -> Vec<Event> {
+        let mut events = self.events.lock().get(&save.canary).cloned().unwrap_or_default();
         events.extend(save.events.iter().cloned());
         let surplus = events.len().saturating_sub(EVENTS_SHOWN_MAX);
         events.drain(..surplus);
+        events
+    }
+
+    fn object(&self, save: &Save, events: &[Event]) -> Result<DynamicObject, StoreError> {
+        let key = &save.canary;
         let templates = self.library.of_state(key, &save.state);
         let templates: serde_json::Map<String, Value> =
             templates.into_iter().map(|(revision, template)| (revision.0, (*template).clone())).collect();

@@ -374,3 +374,26 @@ async fn a_version_that_a_step_under_way_will_serve_cannot_be_removed() {
     rig.hear_all().await;
     assert_eq!(rig.state().phase, Phase::Promoting);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_that_was_deleted_and_made_anew_inherits_no_trip_and_no_counts() {
+    let mut rig = Rig::at_first_weight().await;
+    let (former, epoch) = (rig.state().run(), rig.state().epoch.id);
+    // The data path took the run out and keeps what it counted, under the name.
+    *rig.plane.tripped.lock() = Some(former);
+    rig.trip(former);
+    *rig.plane.cells.lock() = vec![(epoch, Cell { n: 300, a: 30, b: 0, done: 300 })];
+    let anew = |release| Workload { incarnation: "b".to_owned(), numbered_after: 1_000_000, ..workload("app", release) };
+    rig.store.saved.lock().clear();
+    rig.controller.hear(Message::Configured(vec![anew("1")]));
+    rig.hear_all().await;
+    rig.tick().await;
+    rig.controller.hear(Message::Configured(vec![anew("2")]));
+    rig.answer_ready().await;
+    rig.tick().await;
+    assert_eq!((rig.state().rollout, rig.state().phase, rig.weight()), (1, Phase::Progressing, 20));
+    assert!(rig.state().run() > former && rig.state().epoch.id > epoch);
+    tokio::time::advance(Duration::from_millis(200)).await;
+    rig.controller.beat();
+    assert_eq!((rig.state().phase, rig.state().evidence.ln_e()), (Phase::Progressing, 0.0));
+}

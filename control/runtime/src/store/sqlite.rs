@@ -60,7 +60,7 @@ impl Sqlite {
         prepare(&connection, &path)?;
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let (changed, changes) = watch::channel(0);
-        let owner = Owner { connection, changed, _lock: lock };
+        let owner = Owner { connection, _lock: lock, changed };
         std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || owner.run(queue))
@@ -108,11 +108,12 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Its parts go in this order: whoever sees that no more changes come finds the database closed and the lock free.
 struct Owner {
     connection: Connection,
-    changed: watch::Sender<u64>,
     /// Held as long as the thread lives.
     _lock: Option<File>,
+    changed: watch::Sender<u64>,
 }
 
 impl Owner {
@@ -259,7 +260,6 @@ mod tests {
         assert!(matches!(Sqlite::open(directory.path()), Err(StoreError::InUse { .. })));
         let mut changes = store.watch();
         drop(store);
-        // The thread lets go of the lock when its last handle is gone.
         while changes.changed().await.is_ok() {}
         let again = Sqlite::open(directory.path()).expect("opened again");
         assert_eq!(again.load().await.expect("loaded")[0].state, State::new(7));

@@ -48,7 +48,7 @@ impl World {
         library.keep_target(&key, &revision, &template("cart:1"));
         let reach = Reach::Workloads { primary: Vec::new(), target: Vec::new() };
         let routing = Routing { hosts, audience, forced: Vec::new(), reach };
-        let workload = Workload { plan: plan.clone(), routing, incarnation: "u".to_owned() };
+        let workload = Workload { plan: plan.clone(), routing, incarnation: "u".to_owned(), numbered_after: 0 };
         let selector = Selector { label: "app".to_owned(), value: "cart".to_owned() };
         let names = Names::of(&located.value);
         let compiled = Compiled { canary: located.value.clone(), uid: "u".to_owned(), names, selector, workload };

@@ -139,7 +139,7 @@ pub(super) fn workload(name: &str, release: &str) -> Workload {
     let hosts = vec![Host::parse(&format!("{name}.example.com")).expect("a host")];
     let reach = Reach::Versions(versions.collect());
     let routing = Routing { hosts, audience: Audience::Everyone, forced: Vec::new(), reach };
-    Workload { plan, routing, incarnation: String::new() }
+    Workload { plan, routing, incarnation: String::new(), numbered_after: 0 }
 }
 
 impl Workload {
