@@ -6,12 +6,13 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use serin_plane::{Cut, Namespace, Suite};
 
-use crate::fleet::{Fleet, Replica};
-use crate::shop::{Manner, Shop, Trial};
+use crate::fleet::{Fleet, PATIENCE, Replica};
+use crate::shop::{APP, Manner, Shop, Trial};
 use crate::users::{Users, told};
 
 pub(crate) fn tests(suite: &mut Suite) {
     suite.test("a_replica_that_is_cut_off_trips_by_itself_and_is_heard_later", a_replica_is_cut_off);
+    suite.test("a_replica_that_loses_sight_of_the_cluster_holds_everything_up", a_replica_is_blind);
     suite.test("a_leader_that_is_cut_off_is_replaced_and_follows_later", a_leader_is_cut_off);
 }
 
@@ -61,6 +62,32 @@ async fn a_replica_is_cut_off(namespace: Namespace) -> Result<()> {
 
 fn own_stake() -> serin_analysis::Stake {
     serin_analysis::Stake { stake: 0.25 / 3.0, ..serin_analysis::Stake::default() }
+}
+
+/// Its users, its pods and the other replicas reach it, and nobody tells it that the API server is silent: it would go on sending
+/// requests to pods that are long gone.
+async fn a_replica_is_blind(namespace: Namespace) -> Result<()> {
+    let fleet = walled(&namespace).await?;
+    let shop = Shop::under_watch(&namespace, Trial { interval_s: 2, max: 80, ..Trial::default() }).await?;
+    let leader = fleet.leader().await?;
+    let blind = another(&fleet, &leader).await?;
+    let users = Users::of(&fleet.replicas().await?);
+    shop.release("2", Manner::Good).await?;
+    shop.until_weight(20).await?;
+    let node = fleet.namespace.plane().node();
+    node.partition(&fleet.called(&blind.pod), Cut::FromApi).await?;
+    fleet
+        .namespace
+        .until("nobody waits for the replica that is blind", PATIENCE, async || {
+            let holds = fleet.rollout(APP).await?.and_then(|rollout| rollout.holds).unwrap_or_default();
+            Ok(holds.contains("do not see the cluster").then_some(()))
+        })
+        .await?;
+    ensure!(shop.canary().await?.data["status"]["phase"] == "Progressing", "nothing is promoted under it");
+    node.heal(&fleet.called(&blind.pod)).await?;
+    shop.until_phase("Succeeded").await?;
+    users.until_more(100).await?;
+    told("a replica that loses sight of the cluster", &users.go_home().await, 0)
 }
 
 async fn a_leader_is_cut_off(namespace: Namespace) -> Result<()> {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::objects::Shared;
 use crate::controller::Tell;
 
 /// Between two looks at the Lease, as a part of its duration: three misses in a row lose it.
@@ -38,6 +39,8 @@ pub(crate) struct Candidate {
     api: Api<Lease>,
     terms: Terms,
     tell: Tell,
+    /// Is told whether the API server answers: a watch whose packets are dropped says nothing for a minute.
+    shared: Shared,
     /// What others may act on: held, and renewed within the record's duration.
     valid: watch::Sender<bool>,
     /// The record as it was seen last, and since when it has not changed.
@@ -49,9 +52,9 @@ pub(crate) struct Candidate {
 
 impl Candidate {
     /// A candidate, which says in `valid` whether it holds a Lease that is valid by its own clock.
-    pub(crate) fn new(client: Client, terms: Terms, tell: Tell, valid: watch::Sender<bool>) -> Self {
+    pub(crate) fn new(client: Client, terms: Terms, tell: Tell, shared: Shared, valid: watch::Sender<bool>) -> Self {
         let api = Api::namespaced(client, &terms.namespace);
-        Self { api, terms, tell, valid, seen: None, leads: false, renewed: Instant::now(), is_troubled: false }
+        Self { api, terms, tell, shared, valid, seen: None, leads: false, renewed: Instant::now(), is_troubled: false }
     }
 
     /// Stands until told to stop, and then gives the Lease back, so that nobody has to wait for its end.
@@ -69,6 +72,7 @@ impl Candidate {
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(_) => Some("the API server does not answer".to_owned()),
             };
+            self.shared.sees("the Lease", trouble.is_none());
             self.tell_trouble(trouble);
             let is_valid = self.leads && self.renewed.elapsed() < self.terms.duration;
             self.valid.send_if_modified(|valid| std::mem::replace(valid, is_valid) != is_valid);
@@ -198,6 +202,7 @@ mod tests {
     struct Stage {
         heard: mpsc::Receiver<Message>,
         valid: watch::Receiver<bool>,
+        shared: Shared,
         stop: CancellationToken,
         ended: tokio::task::JoinHandle<()>,
     }
@@ -211,10 +216,11 @@ mod tests {
         };
         let (tell, heard) = Tell::for_test();
         let (is_valid, valid) = watch::channel(false);
-        let candidate = Candidate::new(server.client(), terms, tell, is_valid);
+        let shared = Shared::default();
+        let candidate = Candidate::new(server.client(), terms, tell, shared.clone(), is_valid);
         let stop = CancellationToken::new();
         let ended = tokio::spawn(candidate.run(stop.clone()));
-        Stage { heard, valid, stop, ended }
+        Stage { heard, valid, shared, stop, ended }
     }
 
     impl Stage {
@@ -274,6 +280,7 @@ mod tests {
         first.valid.wait_for(|valid| *valid).await.expect("it is renewed");
         server.go_down();
         first.valid.wait_for(|valid| !*valid).await.expect("it runs out");
+        assert!(!first.shared.is_current(), "what it knows of the cluster may be old");
         while let Ok(message) = first.heard.try_recv() {
             assert!(matches!(message, Message::Elected), "{message:?}");
         }
@@ -281,6 +288,7 @@ mod tests {
         server.come_up();
         first.hears_that_it_leads().await;
         first.valid.wait_for(|valid| *valid).await.expect("renewed again");
+        assert!(first.shared.is_current());
     }
 
     #[tokio::test(start_paused = true)]

@@ -92,6 +92,8 @@ pub(crate) struct Objects {
     pub(crate) deployments: Table<DynamicObject>,
     pub(crate) services: Table<DynamicObject>,
     pub(crate) slices: Table<Slice>,
+    /// Of the Service behind which the fleet itself is. It may be in a namespace that is not looked at otherwise.
+    pub(crate) fleet: Table<Slice>,
 }
 
 impl Objects {
@@ -101,6 +103,7 @@ impl Objects {
             && self.deployments.is_complete
             && self.services.is_complete
             && self.slices.is_complete
+            && self.fleet.is_complete
     }
 }
 

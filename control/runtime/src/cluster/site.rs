@@ -14,7 +14,7 @@ use super::names::{copied_revision, replicas};
 use super::objects::{Name, Objects, Shared, field};
 use super::readiness::rolled_out;
 use super::seal::{NONCE_HEADER, SEAL_HEADER, Seal, Way};
-use super::slice::{Endpoints, of_service};
+use super::slice::{Endpoints, of_service, peers};
 use super::template::revision;
 use crate::fleet::{Answer, AskError, Question};
 use crate::site::{Peer, Site, Wanted};
@@ -59,14 +59,12 @@ impl Site for ClusterSite {
 
     fn peers(&self) -> Vec<Peer> {
         let (service, port_name) = &self.fleet;
-        let endpoints = self.shared.read(|objects| {
-            let slices = of_service(&objects.slices.objects, &service.namespace, &service.name);
-            Endpoints::of(slices, port_name)
+        let mut peers = self.shared.read(|objects| {
+            let slices = of_service(&objects.fleet.objects, &service.namespace, &service.name);
+            peers(slices, port_name)
         });
-        let peer = |serves| move |address: &SocketAddr| Peer { address: *address, serves };
-        let ready = endpoints.ready.iter().map(peer(true));
-        let all = ready.chain(endpoints.unready.iter().map(peer(false)));
-        all.filter(|peer| peer.address != self.own).collect()
+        peers.retain(|peer| peer.address != self.own);
+        peers
     }
 
     async fn ask(&self, peer: SocketAddr, question: Question) -> Result<Answer, AskError> {

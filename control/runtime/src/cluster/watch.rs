@@ -17,12 +17,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::objects::{Change, Name, Objects, Shared, Table};
-use super::slice::Slice;
+use super::slice::{SERVICE_LABEL, Slice};
 
 /// How long a watch that broke off waits before it is tried again, at first and at most. kube's own half minute would leave a
 /// fleet blind for that long after the API server is back, and a fleet is a handful of clients.
 const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(3);
+
+/// How long one watch lasts before it is renewed, in seconds. One whose connection is dead, and nobody said so, is found out soon
+/// after; kube's own is 290.
+const WATCH_S: u32 = 60;
 
 /// Annotation with a copy of the object as somebody applied it. It is large, and nothing here reads it.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -51,8 +55,8 @@ pub(crate) fn services() -> ApiResource {
     resource("", "v1", "Service", "services")
 }
 
-/// Starts all watches, of one namespace or of all.
-pub(crate) fn start(client: &Client, namespace: Option<&str>, shared: &Shared, stop: &CancellationToken) {
+/// Starts all watches, of one namespace or of all; and in its own, of the Service behind which the fleet is.
+pub(crate) fn start(client: &Client, namespace: Option<&str>, fleet: &Name, shared: &Shared, stop: &CancellationToken) {
     let dynamic = |resource: &ApiResource| match namespace {
         Some(namespace) => Api::<DynamicObject>::namespaced_with(client.clone(), namespace, resource),
         None => Api::<DynamicObject>::all_with(client.clone(), resource),
@@ -62,10 +66,20 @@ pub(crate) fn start(client: &Client, namespace: Option<&str>, shared: &Shared, s
         None => Api::<EndpointSlice>::all(client.clone()),
     };
     let (canaries, deployments, services) = (dynamic(&canaries()), dynamic(&deployments()), dynamic(&services()));
-    tokio::spawn(follow(canaries, shared.clone(), whole, |all| &mut all.canaries, stop.clone()));
-    tokio::spawn(follow(deployments, shared.clone(), stripped, |all| &mut all.deployments, stop.clone()));
-    tokio::spawn(follow(services, shared.clone(), stripped, |all| &mut all.services, stop.clone()));
-    tokio::spawn(follow(slices, shared.clone(), |slice| Slice::of(&slice), |all| &mut all.slices, stop.clone()));
+    let own = Api::<EndpointSlice>::namespaced(client.clone(), &fleet.namespace);
+    let of_fleet = every().labels(&format!("{SERVICE_LABEL}={}", fleet.name));
+    tokio::spawn(follow(own, of_fleet, shared.clone(), |slice| Slice::of(&slice), |all| &mut all.fleet, stop.clone()));
+    tokio::spawn(follow(canaries, every(), shared.clone(), whole, |all| &mut all.canaries, stop.clone()));
+    tokio::spawn(follow(deployments, every(), shared.clone(), stripped, |all| &mut all.deployments, stop.clone()));
+    tokio::spawn(follow(services, every(), shared.clone(), stripped, |all| &mut all.services, stop.clone()));
+    tokio::spawn(follow(
+        slices,
+        every(),
+        shared.clone(),
+        |slice| Slice::of(&slice),
+        |all| &mut all.slices,
+        stop.clone(),
+    ));
 }
 
 /// Canaries keep `managedFields`: they say who writes the status.
@@ -79,18 +93,27 @@ fn stripped(mut object: DynamicObject) -> Option<DynamicObject> {
     whole(object)
 }
 
+/// All objects of a kind.
+pub(crate) fn every() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_S)
+}
+
 /// What happens to the objects of one kind, for ever.
-pub(crate) fn events<K>(api: Api<K>) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send
+pub(crate) fn events<K>(
+    api: Api<K>,
+    which: watcher::Config,
+) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send
 where
     K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let retries = ExponentialBuilder::default().with_min_delay(RETRY).with_max_delay(RETRY_MAX).with_jitter();
     let retries = watcher::ExponentialBackoff::from(retries.without_max_times());
-    watcher(api, watcher::Config::default()).backoff(retries)
+    watcher(api, which).backoff(retries)
 }
 
 async fn follow<K, T>(
     api: Api<K>,
+    which: watcher::Config,
     shared: Shared,
     keep: impl Fn(K) -> Option<T> + Send,
     table: impl Fn(&mut Objects) -> &mut Table<T> + Send,
@@ -98,9 +121,9 @@ async fn follow<K, T>(
 ) where
     K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let what = api.resource_url().to_owned();
+    let what = format!("{} {}", api.resource_url(), which.label_selector.as_deref().unwrap_or_default());
     let mut is_troubled = false;
-    let mut events = events(api).boxed();
+    let mut events = events(api, which).boxed();
     loop {
         let event = tokio::select! {
             () = stop.cancelled() => return,
@@ -139,5 +162,43 @@ async fn follow<K, T>(
         if let Some(change) = change {
             shared.change(|all| table(all).take(change));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use serin_plane::in_process::InProcess;
+
+    use super::super::slice::{of_service, peers};
+    use super::*;
+
+    #[tokio::test]
+    async fn the_fleet_is_seen_also_if_only_another_namespace_is_looked_at() {
+        let server = InProcess::new();
+        let slice = |namespace: &str, service: &str, address: &str| {
+            json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+                "metadata": {"namespace": namespace, "name": format!("{service}-1"), "labels": {SERVICE_LABEL: service}},
+                "ports": [{"name": "admin", "port": 9090}],
+                "endpoints": [{"addresses": [address], "conditions": {"ready": true, "serving": true}}],
+            })
+        };
+        server.put(slice("serin", "serin-fleet", "10.0.0.1"));
+        server.put(slice("serin", "other", "10.0.0.2"));
+        server.put(slice("shop", "cart", "10.0.0.3"));
+        let (shared, stop, fleet) = (Shared::default(), CancellationToken::new(), Name::new("serin", "serin-fleet"));
+        start(&server.client(), Some("shop"), &fleet, &shared, &stop);
+        let mut changes = shared.watch();
+        while !shared.read(Objects::is_complete) {
+            changes.changed().await.expect("it goes on");
+        }
+        shared.read(|objects| {
+            let found = peers(of_service(&objects.fleet.objects, "serin", "serin-fleet"), "admin");
+            assert_eq!(found.iter().map(|peer| peer.address.to_string()).collect::<Vec<_>>(), ["10.0.0.1:9090"]);
+            assert_eq!(objects.fleet.objects.len(), 1);
+            assert_eq!(objects.slices.objects.keys().map(|name| name.namespace.as_str()).collect::<Vec<_>>(), ["shop"]);
+        });
+        stop.cancel();
     }
 }
