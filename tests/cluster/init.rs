@@ -11,7 +11,7 @@ use serde_json::json;
 use serin_plane::{Namespace, Suite};
 
 use crate::fleet::{Fleet, PATIENCE};
-use crate::shop::{APP, Shop, Trial};
+use crate::shop::{APP, Manner, Shop, Trial};
 use crate::users::{Users, told};
 
 pub(crate) fn tests(suite: &mut Suite) {
@@ -111,7 +111,7 @@ async fn what_cannot_be_honoured_is_said(namespace: Namespace) -> Result<()> {
 }
 
 async fn a_foreign_writer(namespace: Namespace) -> Result<()> {
-    Fleet::start(&namespace, 1).await?;
+    let fleet = Fleet::start(&namespace, 1).await?;
     let shop = Shop::under_watch(&namespace, Trial::default()).await?;
     let before = shop.canary().await?.resource_version();
     // As Flagger writes: the status as a whole, under its own name.
@@ -123,21 +123,27 @@ async fn a_foreign_writer(namespace: Namespace) -> Result<()> {
     ensure!(before != shop.canary().await?.resource_version());
     let sentence = shop.until_told("flagger writes the status of this Canary too").await?;
     println!("told: {sentence}");
-    shop.release("2", crate::shop::Manner::Good).await?;
-    // A good release of another app would be under way by now; this one is not stepped.
+    shop.release("2", Manner::Good).await?;
+    // A good release of another app would be under way by now; this one is not stepped, and its status is left to him.
     let status = shop
         .until_status("the condition is not there", |status| {
             let conditions = status["conditions"].as_array();
             conditions.is_some_and(|all| all.iter().any(|condition| condition["reason"] == "ForeignWriter"))
         })
         .await?;
-    ensure!(status["phase"] == "Initialized" && status["canaryWeight"] == 0, "{status}");
+    ensure!(status["phase"] == "Progressing" && status["canaryWeight"] == 20, "it is his: {status}");
+    let rollout = fleet.rollout(APP).await?.context("there is a rollout")?;
+    ensure!((rollout.phase.as_str(), rollout.weight) == ("Initialized", 0.0), "{rollout:?}");
     Ok(())
 }
 
 async fn a_deleted_canary(namespace: Namespace) -> Result<()> {
-    Fleet::start(&namespace, 1).await?;
+    let fleet = Fleet::start(&namespace, 1).await?;
     let shop = Shop::under_watch(&namespace, Trial::default()).await?;
+    let users = Users::of(&fleet.replicas().await?);
+    shop.release("2", Manner::Dead).await?;
+    shop.until_phase("Failed").await?;
+    users.go_home().await;
     shop.canaries().delete(APP, &kube::api::DeleteParams::background()).await?;
     namespace
         .until("the primary is still there", PATIENCE, async || {
@@ -148,7 +154,22 @@ async fn a_deleted_canary(namespace: Namespace) -> Result<()> {
         .await?;
     ensure!(namespace.api::<Deployment>().get_opt(APP).await?.is_some(), "checklist 158: the target stays as it is");
     // Another Canary of the same name begins anew.
+    shop.release("1", Manner::Good).await?;
     let target = json!({"spec": {"replicas": 2}});
     namespace.api::<Deployment>().patch(APP, &PatchParams::default(), &Patch::Merge(&target)).await?;
-    shop.watch_over(Trial::default()).await
+    shop.watch_over(Trial { step: 50, max: 50, ..Trial::default() }).await?;
+    let status = shop.canary().await?.data["status"].clone();
+    ensure!(status["canaryWeight"] == 0 && status["failedChecks"] == 0, "{status}");
+    // Its first run has the number that tripped before, and is judged all the same: on its own requests alone.
+    let users = Users::of(&fleet.replicas().await?);
+    shop.release("2", Manner::Good).await?;
+    shop.until_weight(50).await?;
+    users.until_more(100).await?;
+    let rollout = fleet.rollout(APP).await?.context("there is a rollout")?;
+    ensure!(rollout.rollout == 1 && rollout.canary.failures == 0, "{rollout:?}");
+    shop.until_phase("Succeeded").await?;
+    shop.release("3", Manner::Dead).await?;
+    shop.until_phase("Failed").await?;
+    shop.until_told("Rolling back shop.").await?;
+    told("a Canary that was deleted and made anew, with a dead release", &users.go_home().await, 40)
 }

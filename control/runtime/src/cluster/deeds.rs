@@ -47,6 +47,10 @@ pub(crate) fn deeds(
     let Compiled { canary, uid, names, selector, .. } = compiled;
     // A state that nobody has saved moves traffic if it brakes, and nothing else.
     let (Some(_), true) = (posted.version, posted.saved) else { return Ok(Vec::new()) };
+    // Somebody else acts for this Canary, and two would undo each other.
+    if posted.contested.is_some() {
+        return Ok(Vec::new());
+    }
     let Some(target) = objects.deployments.objects.get(&names.target) else { return Ok(Vec::new()) };
     let owner = Owner { canary, uid, names, selector };
     let wanted = desired(&posted.plan, &posted.state);
@@ -82,8 +86,20 @@ fn apex_service(owner: &Owner<'_>, objects: &Objects, wanted: &Desired) -> Optio
         // What clients use is left alone until the primary is ready to take over.
         _ if wanted.stage == Stage::TakingOver => None,
         None => Some(Deed::Apply(services(), name.clone(), owner.apex_service())),
-        Some(found) if owner.points_at(&found.data, &owner.selector.primary_value()) => None,
-        Some(found) => Some(Deed::Change(services(), name.clone(), owner.apex_change(&found.data))),
+        Some(found) => {
+            let (is_own, points) = (
+                is_owned_by(&as_value(found), owner.uid),
+                owner.points_at(&found.data, &owner.selector.primary_value()),
+            );
+            if is_own && !(points && owner.has_port(&found.data)) {
+                Some(Deed::Apply(services(), name.clone(), owner.apex_service()))
+            } else if points {
+                None
+            } else {
+                // Somebody's own stays his, with the ports that he gave it.
+                Some(Deed::Change(services(), name.clone(), owner.apex_change(&found.data)))
+            }
+        }
     }
 }
 

@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::compile::{Compiled, Meaning};
+use super::contest::Record;
 use super::deeds::{Deed, deeds};
 use super::objects::{Name, Shared};
-use super::status::{Projection, Trouble};
+use super::status::{FOREIGN_WRITER, Projection, Trouble};
 use super::tellings::{self, RETOLD_MS};
 use super::template::Library;
 use super::watch::canaries;
@@ -39,6 +40,9 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 const SEEN_WITHIN: Duration = Duration::from_secs(10);
 /// How long one worker may take: a few calls to an API server that answers.
 const WORK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Workers at once, each with one call under way: as many as saves. Those that find no place are looked at when one is done.
+const WORKERS_MAX: usize = 16;
 
 /// What the hands work with.
 pub(crate) struct Hands {
@@ -59,8 +63,7 @@ struct Memory {
     is_busy: bool,
     /// Events that were posted, as many as are shown.
     told: BTreeSet<(u64, String)>,
-    /// The status that was written last, and the Canary's resourceVersion after it.
-    written: Option<(Projection, u64)>,
+    status: Record,
     /// What was done last, and when: the watch may be behind.
     done: Option<(Vec<Deed>, Instant)>,
     failures: u32,
@@ -73,7 +76,8 @@ struct Memory {
 struct Done {
     canary: CanaryKey,
     told: Vec<(u64, String)>,
-    written: Option<(Projection, u64)>,
+    /// The status that was written, unless the Canary is contested, and the Canary's resourceVersion after it.
+    written: Option<(Option<Projection>, u64)>,
     deeds: Vec<Deed>,
     failed: Option<String>,
 }
@@ -83,7 +87,8 @@ struct Work {
     canary: CanaryKey,
     uid: String,
     deeds: Vec<Deed>,
-    status: Option<(Projection, Value)>,
+    /// What is written into the status, and what it says then, unless it is somebody else's.
+    status: Option<(Option<Projection>, Value)>,
     events: Vec<Event>,
 }
 
@@ -116,13 +121,19 @@ impl Hands {
                 memory.retain(|_, memory| memory.is_busy);
                 continue;
             }
+            memory.retain(|key, memory| memory.is_busy || meaning.knows(key));
+            let mut busy = memory.values().filter(|memory| memory.is_busy).count();
             for key in meaning.compiled.keys().chain(meaning.refusals.keys()).cloned().collect::<BTreeSet<_>>() {
                 let remembered = memory.entry(key.clone()).or_default();
+                if busy >= WORKERS_MAX {
+                    break;
+                }
                 if remembered.is_busy || remembered.retry_at.is_some_and(|at| at > Instant::now()) {
                     continue;
                 }
                 if let Some(work) = self.work(&key, &meaning, &posting, remembered).await {
                     remembered.is_busy = true;
+                    busy += 1;
                     tokio::spawn(carry_out(self.client.clone(), work, report.clone()));
                 }
             }
@@ -137,8 +148,8 @@ impl Hands {
         while memory.told.len() > 4 * EVENTS_SHOWN_MAX {
             memory.told.pop_first();
         }
-        if written.is_some() {
-            memory.written = written;
+        if let Some((projection, version)) = written {
+            memory.status.keep(projection, version);
         }
         match failed {
             None => {
@@ -174,12 +185,12 @@ impl Hands {
             }
         }
         if let Some(contested) = posted.and_then(|posted| posted.contested.clone()) {
-            trouble = Some(Trouble { reason: "ForeignWriter", message: contested });
+            trouble = Some(Trouble { reason: FOREIGN_WRITER, message: contested });
         }
         let uid = self.uid(key)?;
         let mut events = posted.map(|posted| self.untold(posted, memory)).unwrap_or_default();
         events.extend(self.new_trouble(trouble.as_ref(), memory));
-        let status = self.status(key, compiled, posted, trouble, memory).await;
+        let status = self.status(key, compiled, posted, trouble, &mut memory.status).await;
         let is_something = !deeds_to_do.is_empty() || !events.is_empty() || status.is_some();
         is_something.then(|| Work { canary: key.clone(), uid, deeds: deeds_to_do, status, events })
     }
@@ -206,56 +217,47 @@ impl Hands {
         message.map(event)
     }
 
-    /// The status to be written, if what is there says something else. One that this process has not written is somebody's who
-    /// takes the same Canary for his own.
+    /// What is to be written into the status, if what is there says something else. One that is somebody else's gets a condition,
+    /// and is his for the rest.
     async fn status(
         &self,
         key: &CanaryKey,
         compiled: Option<&Compiled>,
         posted: Option<&CanaryPosting>,
         trouble: Option<Trouble>,
-        memory: &mut Memory,
-    ) -> Option<(Projection, Value)> {
+        record: &mut Record,
+    ) -> Option<(Option<Projection>, Value)> {
         let name = Name::new(key.namespace(), key.name());
         let found = self.shared.read(|objects| objects.canaries.objects.get(&name).cloned())?;
-        let present = found.data.get("status").cloned().unwrap_or_default();
-        let kind = compiled.map_or("Deployment", |compiled| compiled.workload.plan.target.kind.as_str());
-        let projection = match posted.filter(|posted| posted.version.is_some()) {
-            Some(posted) => Projection::of(&posted.state, kind, trouble),
-            // Never accepted, so there is no state; only the trouble is to be said.
-            None => Projection::of(&serin_rollout::State::new(0), kind, Some(trouble?)),
-        };
         let version: u64 = found.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0);
-        if let Some((written, after)) = &memory.written {
-            if version < *after || (*written == projection && version == *after) {
-                // What was written has not come back yet, or is there.
-                return None;
-            }
-            if !written.is_in(&present)
-                && let Some(manager) = foreign_writer(&found)
-            {
-                self.tell.contested(key.clone(), manager).await;
-                memory.written = None;
-            }
-        }
-        let is_there = projection.is_in(&present);
-        if is_there {
-            memory.written = Some((projection, version));
+        if record.is_ahead_of(version) {
             return None;
         }
-        let status = projection.status(&present, self.clock.now_ms());
-        Some((projection, status))
+        let (present, now_ms) = (found.data.get("status").cloned().unwrap_or_default(), self.clock.now_ms());
+        let kind = compiled.map_or("Deployment", |compiled| compiled.workload.plan.target.kind.as_str());
+        let wanted = match posted.filter(|posted| posted.version.is_some()) {
+            Some(posted) => Projection::of(&posted.state, kind, trouble.clone()),
+            // Never accepted, so there is no state; only the trouble is to be said.
+            None => Projection::of(&serin_rollout::State::new(0), kind, Some(trouble.clone()?)),
+        };
+        if let Some(manager) = record.new_hand(&found, &wanted, now_ms) {
+            self.tell.contested(key.clone(), manager).await;
+            record.keep(None, version);
+            return None;
+        }
+        if posted.is_some_and(|posted| posted.contested.is_some()) {
+            record.keep(None, version);
+            return trouble
+                .filter(|trouble| !trouble.is_in(&present))
+                .map(|trouble| (None, trouble.beside(&present, now_ms)));
+        }
+        if wanted.is_in(&present) {
+            record.keep(Some(wanted), version);
+            return None;
+        }
+        let status = wanted.status(&present, now_ms);
+        Some((Some(wanted), status))
     }
-}
-
-/// Who else has written the status since this process did, by the record that the API server keeps of it, to the second.
-fn foreign_writer(canary: &DynamicObject) -> Option<String> {
-    let fields = canary.metadata.managed_fields.iter().flatten();
-    let of_status = fields.filter(|entry| entry.subresource.as_deref() == Some("status"));
-    let (own, others): (Vec<_>, Vec<_>) = of_status.partition(|entry| entry.manager.as_deref() == Some(MANAGER));
-    let own = own.iter().filter_map(|entry| entry.time.as_ref().map(|time| time.0)).max();
-    let newest = others.into_iter().max_by_key(|entry| entry.time.as_ref().map(|time| time.0))?;
-    newest.manager.clone().filter(|_| newest.time.as_ref().map(|time| time.0) >= own)
 }
 
 /// Does the work, in order; what fails ends it.

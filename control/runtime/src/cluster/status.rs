@@ -29,6 +29,8 @@ pub(crate) struct Trouble {
 
 /// The condition that says that a Canary is not acted for.
 const ACCEPTED: &str = "Accepted";
+/// Its reason while somebody else writes the status.
+pub(crate) const FOREIGN_WRITER: &str = "ForeignWriter";
 
 impl Projection {
     pub(crate) fn of(state: &State, kind: &str, trouble: Option<Trouble>) -> Self {
@@ -65,9 +67,7 @@ impl Projection {
         let now = rfc3339_seconds(now_ms);
         let (status, message) = self.promoted_condition();
         let mut conditions = vec![renewed(former, "Promoted", status, self.phase.as_str(), &message, &now)];
-        if let Some(Trouble { reason, message }) = &self.trouble {
-            conditions.push(renewed(former, ACCEPTED, "False", reason, message, &now));
-        }
+        conditions.extend(self.trouble.as_ref().map(|trouble| trouble.condition(former, &now)));
         json!({
             "phase": self.phase.as_str(),
             "canaryWeight": self.weight,
@@ -98,6 +98,30 @@ impl Projection {
             Phase::Failed => ("False", format!("Canary analysis failed, {kind} scaled to zero.")),
         }
     }
+}
+
+impl Trouble {
+    fn condition(&self, former: &Value, now: &str) -> Value {
+        renewed(former, ACCEPTED, "False", self.reason, &self.message, now)
+    }
+
+    /// Whether a status tells of it.
+    pub(crate) fn is_in(&self, status: &Value) -> bool {
+        condition(status, ACCEPTED).is_some_and(|(_, reason, message)| reason == self.reason && message == self.message)
+    }
+
+    /// What is written of it into a status that is somebody else's: one condition beside his.
+    pub(crate) fn beside(&self, status: &Value, now_ms: u64) -> Value {
+        let others = status.get("conditions").and_then(Value::as_array).into_iter().flatten();
+        let others = others.filter(|other| other.get("type").and_then(Value::as_str) != Some(ACCEPTED)).cloned();
+        let conditions: Vec<Value> = others.chain([self.condition(status, &rfc3339_seconds(now_ms))]).collect();
+        json!({ "conditions": conditions })
+    }
+}
+
+/// Why a Canary is not acted for, in a word, if its status says that it is not.
+pub(crate) fn accepted_reason(status: &Value) -> Option<&str> {
+    condition(status, ACCEPTED).map(|(_, reason, _)| reason)
 }
 
 /// Status, reason and message of a condition.

@@ -14,9 +14,9 @@ use crate::store::Event;
 const REASON: &str = "Synced";
 /// Who tells. Flagger's is `flagger`.
 const COMPONENT: &str = "serin";
-/// Events older than this are not told again by a new leader, in milliseconds. The API server forgets them after an hour
-/// (its `--event-ttl`), and the leader before has had ample time.
-pub(crate) const RETOLD_MS: u64 = 600_000;
+/// Events older than this are not told any more, in milliseconds: as long as the API server keeps them (its `--event-ttl`). Until
+/// then a new leader, or one that could not reach it, tells what it does not know to be told, and that shows once.
+pub(crate) const RETOLD_MS: u64 = 3_600_000;
 
 /// Posts an event. It has one name wherever it is told from, so telling it twice shows it once (checklist 193).
 pub(crate) async fn post(client: &Client, canary: &CanaryKey, uid: &str, event: &Event) -> kube::Result<()> {

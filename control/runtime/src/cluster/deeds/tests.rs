@@ -237,3 +237,24 @@ fn checklist_46_47_an_apex_service_that_was_there_is_pointed_elsewhere_and_else_
     );
     assert_eq!(apex["metadata"].as_object().map(serde_json::Map::len), Some(1), "the Flux markers");
 }
+
+#[test]
+fn checklist_51_services_that_serin_made_follow_an_edited_port_and_anothers_keeps_his() {
+    let mut world = World::at(Phase::Initialized).settle();
+    let mut service = world.compiled.canary.spec.service.clone().expect("a service");
+    service.port = Some(9090);
+    world.compiled.canary.spec.service = Some(service);
+    let told = ["apply Service cart-canary", "apply Service cart-primary", "apply Service cart"];
+    assert_eq!(world.told(), told);
+    let mut anothers = World::at(Phase::Initialized);
+    anothers.put("Service", "cart", json!({"selector": {"app": "cart-primary"}, "ports": [{"port": 1}]}));
+    assert!(anothers.settle().told().is_empty());
+}
+
+#[test]
+fn nothing_is_done_for_a_canary_that_somebody_else_acts_for() {
+    let mut world = World::at(Phase::Initialized);
+    assert!(!world.told().is_empty());
+    world.posted.contested = Some("flagger writes its status too".to_owned());
+    assert_eq!(world.told(), [""; 0]);
+}
