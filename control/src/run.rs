@@ -36,6 +36,8 @@ const CONTROL_THREADS: usize = 2;
 /// How long closing may take. The state is saved already; what is left is to make one file of it, or to give the Lease back and
 /// the last counts to whoever leads.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// How long the last answers to admins may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// The signal of a write beyond the file size limit (signal(7)); it would end the process.
 const SIGXFSZ: i32 = 25;
 
@@ -132,6 +134,8 @@ struct Process {
     boot: BootId,
     stop: CancellationToken,
     stop_admin: CancellationToken,
+    /// Who answers the admins, from then on.
+    answering: Option<JoinHandle<std::io::Result<()>>>,
 }
 
 impl Process {
@@ -145,27 +149,28 @@ impl Process {
         let (plane, board, clock) = (Arc::new(Plane(bound.handle())), Arc::default(), Clock::start());
         let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
         let (admin_address, admin) = (admin.local_addr()?, Some(admin));
-        Ok(Self { signals, bound, admin_address, admin, plane, board, clock, boot, stop, stop_admin })
+        Ok(Self { signals, bound, admin_address, admin, plane, board, clock, boot, stop, stop_admin, answering: None })
     }
 
     /// Answers on the admin listener: healthy at once, ready when the edge is open.
     fn answer_admins(&mut self, seal: Option<Arc<OnceLock<Seal>>>) {
         if let Some(admin) = self.admin.take() {
             let (board, plane, stop) = (self.board.clone(), self.plane.clone(), self.stop_admin.clone());
-            tokio::spawn(admin::serve(admin, board, plane, env!("CARGO_PKG_VERSION"), seal, stop));
+            let answering = tokio::spawn(admin::serve(admin, board, plane, env!("CARGO_PKG_VERSION"), seal, stop));
+            self.answering = Some(answering);
         }
     }
 
     /// Opens the edge: the first table is in force.
     fn open<S: Store, W: Site>(mut self, controller: Controller<S, Plane, W>) -> Running {
         self.answer_admins(None);
-        let Self { signals, bound, admin_address, board, stop, stop_admin, .. } = self;
+        let Self { signals, bound, admin_address, board, stop, stop_admin, answering, .. } = self;
         let addresses = bound.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         tracing::info!(version = env!("CARGO_PKG_VERSION"), %addresses, admin = %admin_address, "serving");
         let (edge, tripped) = bound.serve();
         tokio::spawn(pass_on_trips(tripped, controller.tell()));
         let control = tokio::spawn(controller.run(stop.clone()));
-        Running { signals, edge, board, control, stop, stop_admin }
+        Running { signals, edge, board, control, stop, stop_admin, answering }
     }
 }
 
@@ -177,6 +182,7 @@ struct Running {
     control: JoinHandle<()>,
     stop: CancellationToken,
     stop_admin: CancellationToken,
+    answering: Option<JoinHandle<std::io::Result<()>>>,
 }
 
 impl Running {
@@ -194,7 +200,7 @@ impl Running {
     /// Readiness goes first, then the listeners, then a bounded wait for what is in flight; the loop ends last, and after it
     /// whatever `closed` waits for.
     async fn drain(self, delay: Duration, patience: Duration, closed: impl Future<Output = ()>) {
-        let Self { mut signals, edge, board, control, stop, stop_admin } = self;
+        let Self { mut signals, edge, board, control, stop, stop_admin, answering } = self;
         tracing::info!("told to stop: readiness withdrawn, draining");
         board.drain();
         edge.handle().drain();
@@ -222,6 +228,10 @@ impl Running {
             );
         }
         stop_admin.cancel();
+        // An answer under way, as with the last counts, is given to its end.
+        if let Some(answering) = answering {
+            let _ = tokio::time::timeout(ANSWER_WITHIN, answering).await;
+        }
     }
 }
 

@@ -56,6 +56,12 @@ impl Users {
         sum(reports.into_iter())
     }
 
+    /// Waits until one of them was not served.
+    pub(crate) async fn until_refused(&self) -> Result<()> {
+        serin_tests::wait::until("everybody is served", PATIENCE, async || Ok((self.so_far().failed > 0).then_some(())))
+            .await
+    }
+
     /// Waits until so many more requests were answered.
     pub(crate) async fn until_more(&self, requests: u64) -> Result<()> {
         let wanted = self.so_far().requests + requests;

@@ -37,9 +37,7 @@ impl<P: DataPlane> Sources<P> {
     fn counts(&self, key: &CanaryKey) -> Snapshot {
         let (mut all, posting) = (self.plane.snapshot(Some(key)), self.board.read());
         if posting.leads {
-            let mut others = (*posting.others).clone();
-            others.retain(|cell, _| cell.canary == *key);
-            all.merge(&others);
+            all.merge_of(key, &posting.others);
         }
         all
     }

@@ -33,7 +33,8 @@ pub struct Posting {
     pub leads: bool,
     /// Whether everybody who serves answers, and sees the cluster as it is: then pods may be taken down.
     pub all_see: bool,
-    /// What the other processes of the fleet have counted, as far as they told this one while it led.
+    /// What the other processes of the fleet have counted, those that have gone included, as far as they told this one while it
+    /// led. Most of them speak for themselves.
     pub others: Arc<Snapshot>,
     /// The number of the table in force.
     pub generation: u64,

@@ -4,7 +4,7 @@
 //! nothing, and one that is heard twice adds nothing. With the question travel the brakes that the leader has pulled, so
 //! that they work without an API server. Counts of a process that has gone stay what they last were.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -50,11 +50,11 @@ pub struct Answer {
     pub trips: Vec<Trip>,
     /// The saved states in force there.
     pub in_force: Vec<(CanaryKey, Version)>,
-    /// Whole counts of the canaries asked for, and of those that are tripped.
+    /// Whole counts of the canaries asked for, and of those whose trip the asker does not know of; in the last answer of all.
     pub snapshot: Snapshot,
     /// What it knows of processes that have gone, if that was asked for.
     pub departed: Snapshot,
-    /// Whether this is the last there is to tell: it has drained.
+    /// Whether this is the last there is to tell, and all of it: it has drained.
     pub is_final: bool,
     /// Whether it cannot see the cluster now, so that its table may be old.
     pub is_blind: bool,
@@ -64,12 +64,19 @@ pub struct Answer {
 pub fn answer<P: DataPlane>(plane: &P, board: &Board, question: &Question) -> Answer {
     // Orders first: what follows then says that they were carried out.
     question.brakes.iter().for_each(|brake| plane.trip(brake));
-    let (posting, trips) = (board.read(), plane.trips());
-    let mut snapshot = Snapshot::new();
-    let tripped = trips.iter().map(|trip| &trip.canary).filter(|canary| !question.snapshots_of.contains(canary));
-    for canary in question.snapshots_of.iter().chain(tripped) {
-        snapshot.merge(&plane.snapshot(Some(canary)));
-    }
+    let (posting, trips, is_final) = (board.read(), plane.trips(), board.is_drained());
+    let snapshot = if is_final {
+        plane.snapshot(None)
+    } else {
+        let is_known = |trip: &Trip| {
+            question.brakes.iter().any(|brake| brake.canary == trip.canary && brake.rollout >= trip.rollout)
+        };
+        let news = trips.iter().filter(|trip| !is_known(trip)).map(|trip| &trip.canary);
+        let wanted: BTreeSet<&CanaryKey> = question.snapshots_of.iter().chain(news).collect();
+        let mut snapshot = Snapshot::new();
+        wanted.into_iter().for_each(|canary| snapshot.merge(&plane.snapshot(Some(canary))));
+        snapshot
+    };
     let cells = question.cells_of.iter().flat_map(|canary| {
         let of_canary = plane.cells(canary).into_iter();
         of_canary.map(|(epoch, cell)| (canary.clone(), epoch, cell))
@@ -82,7 +89,7 @@ pub fn answer<P: DataPlane>(plane: &P, board: &Board, question: &Question) -> An
         in_force: in_force.collect(),
         snapshot,
         departed: if question.departed { (*posting.others).clone() } else { Snapshot::new() },
-        is_final: board.is_drained(),
+        is_final,
         is_blind: !board.is_current(),
     }
 }
@@ -114,6 +121,8 @@ pub(crate) struct Fleet {
     members: BTreeMap<SocketAddr, Member>,
     /// Counts of processes that have gone, oldest first.
     departed: VecDeque<(BootId, Snapshot)>,
+    /// Where this process itself has answered: it does not know all its addresses, as when it listens on all there are.
+    own: BTreeSet<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -133,17 +142,30 @@ impl Fleet {
         self.members.contains_key(&peer)
     }
 
+    /// It was this process itself that answered at an address.
+    pub(crate) fn is_own(&mut self, address: SocketAddr) {
+        self.own.insert(address);
+    }
+
     /// Takes an answer in.
     pub(crate) fn take(&mut self, own: BootId, peer: SocketAddr, answer: Answer, now_ms: u64) {
         if self.members.get(&peer).is_some_and(|member| member.boot != answer.boot) {
             self.depart(peer);
         }
         let Answer { boot, cells, in_force, snapshot, departed, is_final, is_blind, trips: _ } = answer;
+        self.own.remove(&peer);
+        // Who was thought to have gone, and who moved to another address, goes on where he was.
+        let is_elsewhere = |(at, member): (&SocketAddr, &Member)| (*at != peer && member.boot == boot).then_some(*at);
+        if let Some(elsewhere) = self.members.iter().find_map(is_elsewhere) {
+            self.depart(elsewhere);
+        }
+        let departed_at = self.departed.iter().position(|(known, _)| *known == boot);
+        let former = departed_at.and_then(|at| self.departed.remove(at)).map(|(_, snapshot)| snapshot);
         let member = self.members.entry(peer).or_insert_with(|| Member {
             boot,
             answered_ms: now_ms,
             cells: BTreeMap::new(),
-            snapshot: Snapshot::new(),
+            snapshot: former.unwrap_or_default(),
             in_force: BTreeMap::new(),
             is_final,
             is_blind,
@@ -162,6 +184,7 @@ impl Fleet {
 
     /// Lets those go that are no longer listed and have fallen silent.
     pub(crate) fn keep(&mut self, listed: &[Peer], now_ms: u64) {
+        self.own.retain(|address| listed.iter().any(|peer| peer.address == *address));
         let is_gone = |address: &SocketAddr, member: &Member| {
             let is_silent = now_ms.saturating_sub(member.answered_ms) >= SILENT_MS;
             is_silent && !listed.iter().any(|peer| peer.address == *address)
@@ -225,6 +248,12 @@ impl Fleet {
         all
     }
 
+    /// Everything that the others have counted of one canary.
+    pub(crate) fn add_counts_of(&self, canary: &CanaryKey, to: &mut Snapshot) {
+        let gone = self.departed.iter().map(|(_, snapshot)| snapshot);
+        gone.chain(self.members.values().map(|member| &member.snapshot)).for_each(|one| to.merge_of(canary, one));
+    }
+
     /// The starts of all who take part.
     pub(crate) fn boots(&self, now_ms: u64) -> impl Iterator<Item = BootId> {
         self.members.values().filter(move |member| member.takes_part(now_ms)).map(|member| member.boot)
@@ -232,7 +261,7 @@ impl Fleet {
 
     /// How many of those to whom clients are sent have not answered lately, or do not see the cluster, of how many.
     pub(crate) fn silent(&self, peers: &[Peer], now_ms: u64) -> (usize, usize) {
-        let serving = peers.iter().filter(|peer| peer.serves);
+        let serving = peers.iter().filter(|peer| peer.serves && !self.own.contains(&peer.address));
         let is_well = |member: &Member| member.takes_part(now_ms) && !member.is_blind;
         let answers = |peer: &Peer| self.members.get(&peer.address).is_some_and(is_well);
         serving.fold((0, 0), |(silent, all), peer| (silent + usize::from(!answers(peer)), all + 1))
@@ -352,6 +381,31 @@ mod tests {
         );
         fleet.take(OWN, peer(1), Answer { departed, ..answer(7, 100) }, 0);
         assert_eq!(served(&fleet), 140, "who is here speaks for itself");
+    }
+
+    #[test]
+    fn who_is_here_is_not_counted_twice_although_a_former_leader_took_it_for_gone() {
+        let mut fleet = Fleet::default();
+        // A leader that was deposed tells what the others had counted, and one of them has not answered this one yet.
+        fleet.take(OWN, peer(1), Answer { departed: snapshot(8, 90), ..answer(7, 100) }, 0);
+        assert_eq!(served(&fleet), 190);
+        fleet.take(OWN, peer(2), answer(8, 95), 0);
+        assert_eq!(served(&fleet), 195);
+        let mut of_canary = Snapshot::new();
+        fleet.add_counts_of(&key(), &mut of_canary);
+        assert_eq!(of_canary, fleet.snapshot());
+    }
+
+    #[test]
+    fn a_process_that_is_listed_under_an_address_it_does_not_know_does_not_wait_for_itself() {
+        let mut fleet = Fleet::default();
+        let listed = [Peer { address: peer(1), serves: true }];
+        assert_eq!(fleet.silent(&listed, 0), (1, 1));
+        fleet.is_own(peer(1));
+        assert_eq!(fleet.silent(&listed, 0), (0, 0));
+        // The address is given to another pod later.
+        fleet.take(OWN, peer(1), answer(7, 1), 0);
+        assert_eq!(fleet.silent(&listed, 0), (0, 1));
     }
 
     #[test]

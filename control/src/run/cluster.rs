@@ -53,7 +53,7 @@ pub(super) async fn serve(arguments: &RunArguments, start: Start, signals: Signa
     let closed = async {
         // The Lease goes first: whoever leads next asks for the last counts.
         let _ = election.await;
-        if !site.peers().is_empty() {
+        if site.peers().iter().any(|peer| peer.serves) {
             board.until_told_finally().await;
         }
     };

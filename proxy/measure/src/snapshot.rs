@@ -85,6 +85,11 @@ impl Snapshot {
         }
     }
 
+    /// Adds what `other` has of one canary, on the same condition.
+    pub fn merge_of(&mut self, canary: &CanaryKey, other: &Self) {
+        other.of(canary).for_each(|(key, counts)| self.insert(key.clone(), counts.clone()));
+    }
+
     /// What was counted after `earlier`: for each key in here the difference, or the whole where `earlier` did not know
     /// the key. Merged into `earlier` it gives this snapshot back, if `earlier` is a former state of it; else no count
     /// goes below zero.

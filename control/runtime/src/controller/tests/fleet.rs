@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serin_measure::{CanaryKey, Cell};
+use serin_measure::{BootId, CanaryKey, Cell, CellKey, EpochCounts};
 use serin_rollout::{Phase, Readiness, State};
 
 use super::rig::{INTERVAL_MS, Memory, Plane, workload};
@@ -141,4 +141,22 @@ async fn who_is_told_of_a_newer_state_while_it_leads_finds_out_whose_it_is() {
     replica.after(200).await;
     let entry = &replica.controller.entries[&replica.key];
     assert_eq!((replica.controller.role, entry.version), (Role::Following, Some(Version(99))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_answer_has_everything_whatever_was_asked() {
+    let (plane, board) = (Plane::default(), Board::default());
+    let cell = |name: &str| CellKey {
+        boot: BootId(1),
+        canary: CanaryKey::new("default", name),
+        epoch: serin_measure::EpochId(1),
+    };
+    let counts: Snapshot = ["app", "other"].map(|name| (cell(name), EpochCounts::default())).into_iter().collect();
+    plane.counts.lock().clone_from(&counts);
+    let question = Question { snapshots_of: vec![CanaryKey::new("default", "app")], ..Question::default() };
+    let answered = crate::fleet::answer(&plane, &board, &question);
+    assert_eq!((answered.snapshot.len(), answered.is_final), (1, false));
+    board.emptied();
+    let answered = crate::fleet::answer(&plane, &board, &Question::default());
+    assert_eq!((answered.snapshot, answered.is_final), (counts, true));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serin_analysis::Checkpoint;
 use serin_measure::{Arm, BootId, Cell, EpochId, Snapshot};
-use serin_rollout::{Guard, GuardMode, Phase, Plan, State, Steps, Strategy, Target, Weight};
+use serin_rollout::{Guard, GuardMode, Phase, Plan, Revision, State, Steps, Strategy, Target, Weight};
 use serin_route::{Audience, Host, RouteTable};
 use tokio::sync::watch;
 
@@ -24,6 +24,7 @@ pub(super) struct Plane {
     pub(super) armed: Mutex<Option<Checkpoint>>,
     pub(super) cells: Mutex<Vec<(EpochId, Cell)>>,
     pub(super) tripped: Mutex<Option<u64>>,
+    pub(super) counts: Mutex<Snapshot>,
 }
 
 impl DataPlane for Plane {
@@ -48,8 +49,10 @@ impl DataPlane for Plane {
     fn cells(&self, _: &CanaryKey) -> Vec<(EpochId, Cell)> {
         self.cells.lock().clone()
     }
-    fn snapshot(&self, _: Option<&CanaryKey>) -> Snapshot {
-        Snapshot::new()
+    fn snapshot(&self, canary: Option<&CanaryKey>) -> Snapshot {
+        let mut counts = self.counts.lock().clone();
+        counts.retain(|key, _| canary.is_none_or(|canary| key.canary == *canary));
+        counts
     }
     fn edge(&self) -> EdgeView {
         EdgeView::default()
