@@ -17,6 +17,9 @@ use crate::tripwire::{Tripped, Tripwire};
 const GRACE: Duration = Duration::from_secs(5);
 /// Folded epochs kept apart per canary, oldest added together beyond. A run has a few epochs a step, at most 100 steps.
 const FOLDED_MAX: usize = 256;
+/// Canaries that have left the table and whose counts are kept, the longest gone are dropped beyond: as many as a large
+/// configuration has, and each is some tens of kilobytes.
+const GONE_MAX: usize = 1_000;
 /// Stands for all epochs before the folded ones; real ones are numbered from 1.
 const BEFORE: EpochId = EpochId(0);
 
@@ -33,6 +36,8 @@ struct CanaryMeters {
     tripwire: Arc<Tripwire>,
     live: BTreeMap<EpochId, LiveEpoch>,
     folded: BTreeMap<EpochId, EpochCounts>,
+    /// Since when no table carries it.
+    gone: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -59,8 +64,11 @@ impl Meters {
     pub(crate) fn instruments(&self, table: &RouteTable) -> Vec<Instruments> {
         let mut canaries = self.canaries.lock();
         let now = Instant::now();
-        for live in canaries.values_mut().flat_map(|canary| canary.live.values_mut()) {
-            live.left.get_or_insert(now);
+        for canary in canaries.values_mut() {
+            canary.gone.get_or_insert(now);
+            for live in canary.live.values_mut() {
+                live.left.get_or_insert(now);
+            }
         }
         let per_route = table.routes().iter().map(|route| {
             let new = || CanaryMeters::new(&route.canary, &self.report);
@@ -71,12 +79,14 @@ impl Meters {
                 cuts: Cuts::default(),
                 left: None,
             });
-            live.left = None;
+            (live.left, canary.gone) = (None, None);
             let meter = live.meter.clone();
             canary.tell_tripwire();
             Instruments { meter, tripwire: canary.tripwire.clone() }
         });
-        per_route.collect()
+        let per_route = per_route.collect();
+        drop_longest_gone(&mut canaries, now);
+        per_route
     }
 
     /// This start of the process.
@@ -132,7 +142,7 @@ impl Meters {
 impl CanaryMeters {
     fn new(canary: &CanaryKey, report: &mpsc::UnboundedSender<Tripped>) -> Self {
         let tripwire = Arc::new(Tripwire::new(canary.clone(), report.clone()));
-        Self { tripwire, live: BTreeMap::new(), folded: BTreeMap::new() }
+        Self { tripwire, live: BTreeMap::new(), folded: BTreeMap::new(), gone: None }
     }
 
     fn tell_tripwire(&self) {
@@ -161,6 +171,26 @@ impl CanaryMeters {
         }
         if self.live.len() < before {
             self.tell_tripwire();
+        }
+    }
+}
+
+/// Keeps memory bounded where canaries come and go for ever. Nobody can write to what is dropped.
+fn drop_longest_gone(canaries: &mut BTreeMap<CanaryKey, CanaryMeters>, now: Instant) {
+    let mut gone: Vec<(Instant, CanaryKey)> =
+        canaries.iter().filter_map(|(key, canary)| Some((canary.gone?, key.clone()))).collect();
+    if gone.len() <= GONE_MAX {
+        return;
+    }
+    gone.sort_unstable();
+    let surplus = gone.len() - GONE_MAX;
+    for (_, key) in gone.into_iter().take(surplus) {
+        let is_over = canaries.get_mut(&key).is_some_and(|canary| {
+            canary.fold(now);
+            canary.live.is_empty()
+        });
+        if is_over {
+            canaries.remove(&key);
         }
     }
 }

@@ -46,6 +46,10 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
         } else {
             self.load_if_quiet();
         }
+        // Once a beat: it is a copy of everything.
+        if std::mem::take(&mut self.others_have_news) {
+            self.others = self.fleet.snapshot().into();
+        }
         if self.site.is_fleet() {
             for key in self.entries.keys().cloned().collect::<Vec<_>>() {
                 self.twitch(&key, now_ms);

@@ -11,6 +11,7 @@
 //! Wire types end here and in `interpret`; what a rollout does next is decided in `serin-rollout`.
 
 mod compile;
+mod contest;
 mod copies;
 mod deeds;
 mod hands;
@@ -28,14 +29,16 @@ mod tellings;
 mod template;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
-use kube::Client;
+use kube::core::DynamicObject;
 use kube::runtime::watcher;
-use serin_measure::BootId;
+use kube::{Client, ResourceExt};
+use serin_measure::{BootId, CanaryKey};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -86,6 +89,13 @@ pub struct Options {
     pub inline_providers: bool,
 }
 
+impl Options {
+    /// The Service behind which the processes of the fleet are.
+    fn fleet(&self) -> Name {
+        Name::new(&self.own_namespace, &self.fleet_service)
+    }
+}
+
 /// The name of the Secret that holds the fleet's key.
 const KEY_SECRET: &str = "serin-fleet";
 
@@ -126,7 +136,7 @@ impl Cluster {
             tokio::time::sleep(START_AGAIN).await;
         };
         let (shared, library) = (Shared::default(), Library::default());
-        watch::start(&client, options.namespace.as_deref(), &shared, &stop);
+        watch::start(&client, options.namespace.as_deref(), &options.fleet(), &shared, &stop);
         let mut changes = shared.watch();
         while !shared.read(objects::Objects::is_complete) {
             // The sender lives as long as `shared`.
@@ -146,12 +156,11 @@ impl Cluster {
 
     /// What the loop asks of the cluster.
     pub fn site(&self) -> ClusterSite {
-        let service = Name::new(&self.options.own_namespace, &self.options.fleet_service);
         ClusterSite {
             shared: self.shared.clone(),
             meaning: self.meaning.subscribe(),
             is_current: self.is_current.subscribe(),
-            fleet: (service, self.options.fleet_port.clone()),
+            fleet: (self.options.fleet(), self.options.fleet_port.clone()),
             own: self.options.own,
             client: reqwest::Client::new(),
             seal: self.seal.clone(),
@@ -165,7 +174,14 @@ impl Cluster {
 
     /// What the Canaries mean now.
     pub fn workloads(&mut self) -> Vec<Workload> {
-        let meaning = self.shared.read(|objects| self.compiler.compile(objects, &self.library));
+        let meaning = self.shared.read(|objects| {
+            let has = |canary: &CanaryKey| {
+                objects.canaries.objects.contains_key(&Name::new(canary.namespace(), canary.name()))
+            };
+            self.library.keep_only(has);
+            self.states.keep_only(has);
+            self.compiler.compile(objects, &self.library)
+        });
         for (canary, sentences) in &meaning.refusals {
             if self.meaning.borrow().refusals.get(canary) != Some(sentences) {
                 warn!(%canary, why = %sentences.join("; "), "a Canary cannot be used as it is written");
@@ -188,7 +204,8 @@ impl Cluster {
             duration: self.options.lease_duration,
         };
         let may_act = self.is_current.subscribe();
-        let candidate = Candidate::new(self.client.clone(), terms, tell.clone(), self.is_current.clone());
+        let candidate =
+            Candidate::new(self.client.clone(), terms, tell.clone(), self.shared.clone(), self.is_current.clone());
         let hands = Hands {
             client: self.client.clone(),
             shared: self.shared.clone(),
@@ -220,18 +237,34 @@ impl Cluster {
 
 /// Tells the loop every state that is saved, by whomever.
 async fn follow_states(states: States, tell: Tell, stop: CancellationToken) {
-    let mut events = watch::events(states.api()).boxed();
+    let mut events = watch::events(states.api(), watch::every()).boxed();
+    let (mut known, mut listed) = (BTreeSet::new(), BTreeSet::new());
+    let key = |object: &DynamicObject| CanaryKey::new(&object.namespace().unwrap_or_default(), &object.name_any());
     loop {
         let event = tokio::select! {
             () = stop.cancelled() => return,
             event = events.try_next() => event,
         };
         match event {
-            Ok(Some(watcher::Event::Apply(object) | watcher::Event::InitApply(object))) => match states.read(&object) {
-                Ok(saved) => tell.stored(vec![saved]).await,
-                Err(problem) => error!(%problem, "a state cannot be used"),
-            },
-            Ok(Some(watcher::Event::Delete(_) | watcher::Event::Init | watcher::Event::InitDone)) => {}
+            Ok(Some(watcher::Event::Apply(object) | watcher::Event::InitApply(object))) => {
+                known.insert(key(&object));
+                listed.insert(key(&object));
+                match states.read(&object) {
+                    Ok(saved) => tell.stored(vec![saved]).await,
+                    Err(problem) => error!(%problem, "a state cannot be used"),
+                }
+            }
+            Ok(Some(watcher::Event::Delete(object))) => {
+                known.remove(&key(&object));
+                tell.forgotten(vec![key(&object)]).await;
+            }
+            Ok(Some(watcher::Event::Init)) => listed.clear(),
+            // What was deleted while nobody watched is not listed any more.
+            Ok(Some(watcher::Event::InitDone)) => {
+                let gone = known.difference(&listed).cloned().collect();
+                known = std::mem::take(&mut listed);
+                tell.forgotten(gone).await;
+            }
             Ok(None) => return info!("the watch on states has ended"),
             Err(error) => tracing::debug!(%error, "states cannot be watched; those in force stay"),
         }

@@ -18,20 +18,21 @@ use std::time::Duration;
 
 use serin_analysis::Count;
 use serin_measure::{CanaryKey, Snapshot};
-use serin_rollout::{Readiness, Revision};
+use serin_rollout::Readiness;
 use serin_route::Generation;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::accept::Unacceptable;
 use crate::board::{Board, CanaryPosting, Posting, Tally};
 use crate::clock::Clock;
-use crate::entry::{Entry, Former, Pending};
+use crate::entry::{Entry, Former};
 use crate::fleet::{Answer, AskError, Fleet};
 use crate::plane::{DataPlane, Trip};
 use crate::site::Site;
 use crate::store::{Saved, Store, StoreError, Swap};
 use crate::table::route_table;
-use crate::workload::{Reach, Workload};
+use crate::workload::Workload;
 
 /// Time between two looks of the guard.
 const BEAT: Duration = Duration::from_millis(200);
@@ -53,6 +54,8 @@ pub(crate) enum Message {
     Saved { canaries: Vec<CanaryKey>, results: Vec<Result<Swap, StoreError>> },
     /// States as somebody has saved them.
     Stored(Vec<Saved>),
+    /// The states of these canaries were deleted.
+    Forgotten(Vec<CanaryKey>),
     /// This process is to lead.
     Elected,
     /// The states with which it begins to lead.
@@ -93,6 +96,7 @@ pub struct Controller<S, P, W> {
     pub(crate) snapshots_asked_ms: u64,
     /// Everything that the others have counted, as of their last answers.
     pub(crate) others: Arc<Snapshot>,
+    pub(crate) others_have_news: bool,
     pub(crate) board: Arc<Board>,
     pub(crate) clock: Clock,
     pub(crate) entries: BTreeMap<CanaryKey, Entry>,
@@ -104,7 +108,7 @@ pub struct Controller<S, P, W> {
     pub(crate) observation: u64,
     pub(crate) last_checkpoint_ms: u64,
     pub(crate) tally: Tally,
-    refused_config: Vec<String>,
+    pub(crate) refused_config: Vec<String>,
     pub(crate) outbox: mpsc::Sender<Message>,
     inbox: mpsc::Receiver<Message>,
 }
@@ -141,6 +145,11 @@ impl Tell {
         let _ = self.0.send(Message::Stored(states)).await;
     }
 
+    /// States were deleted; those of canaries that are still configured will be written anew.
+    pub async fn forgotten(&self, canaries: Vec<CanaryKey>) {
+        let _ = self.0.send(Message::Forgotten(canaries)).await;
+    }
+
     /// This process is to lead from now on.
     pub async fn elected(&self) {
         let _ = self.0.send(Message::Elected).await;
@@ -155,26 +164,6 @@ impl Tell {
     pub async fn deposed(&self) {
         let _ = self.0.send(Message::Deposed).await;
     }
-}
-
-/// A configuration that does not go with the states there are.
-#[derive(Debug, thiserror::Error)]
-pub enum Unacceptable {
-    /// Hosts collide.
-    #[error(transparent)]
-    Table(#[from] serin_route::TableError),
-    /// A version that serves is gone.
-    #[error(
-        "canary {canary} serves version \"{revision}\" of backend {target} now, and it is no longer listed; list it under versions until another one is promoted"
-    )]
-    MissingVersion {
-        /// Whose.
-        canary: CanaryKey,
-        /// The target's name.
-        target: String,
-        /// Which.
-        revision: Revision,
-    },
 }
 
 impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
@@ -206,6 +195,7 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
             unread: false,
             snapshots_asked_ms: 0,
             others: Arc::default(),
+            others_have_news: false,
             board,
             clock,
             entries: BTreeMap::new(),
@@ -258,6 +248,7 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
             }
             Message::Saved { canaries, results } => self.saved(&canaries, results),
             Message::Stored(states) => self.stored(states),
+            Message::Forgotten(canaries) => self.forgotten(&canaries),
             Message::Elected => self.elected(),
             Message::Loaded(states) => self.loaded(states),
             Message::Deposed => self.deposed(),
@@ -285,93 +276,8 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
     /// Everything counted of a canary, by this process and by the others.
     pub(crate) fn snapshot(&self, key: &CanaryKey) -> Snapshot {
         let mut all = self.plane.snapshot(Some(key));
-        let mut others = self.fleet.snapshot();
-        others.retain(|cell, _| cell.canary == *key);
-        all.merge(&others);
+        self.fleet.add_counts_of(key, &mut all);
         all
-    }
-
-    fn configure(&mut self, workloads: Vec<Workload>) {
-        match self.accept(workloads) {
-            Ok(()) => {
-                let canaries = self.entries.len();
-                // In a cluster every pod that comes or goes is another configuration.
-                if self.site.is_fleet() {
-                    tracing::debug!(canaries, "configuration accepted");
-                } else {
-                    tracing::info!(canaries, "configuration accepted");
-                }
-                self.refused_config.clear();
-                self.publish();
-                self.beat();
-            }
-            Err(error) => self.refuse(vec![error.to_string()]),
-        }
-    }
-
-    fn refuse(&mut self, problems: Vec<String>) {
-        if problems != self.refused_config {
-            for problem in &problems {
-                tracing::error!("configuration refused, the last good one stays in force: {problem}");
-            }
-        }
-        self.refused_config = problems;
-        self.post();
-    }
-
-    /// Takes a configuration over as a whole, or not at all.
-    fn accept(&mut self, workloads: Vec<Workload>) -> Result<(), Unacceptable> {
-        let now_ms = self.clock.now_ms();
-        let mut next = BTreeMap::new();
-        for workload in workloads {
-            let key = workload.plan.canary.clone();
-            // Looked at on copies: until everything is accepted nothing may change.
-            let is_it = |incarnation: &str| incarnation == workload.incarnation;
-            let known = self.entries.get(&key).or_else(|| self.retired.get(&key));
-            let known = known.filter(|entry| is_it(&entry.workload.incarnation));
-            let parked = self.parked.get(&key).filter(|saved| is_it(&saved.incarnation));
-            let state = match (known, parked) {
-                (Some(entry), _) => entry.state.clone(),
-                (None, Some(saved)) => saved.state.clone(),
-                (None, None) => serin_rollout::State::numbered_after(now_ms, workload.numbered_after),
-            };
-            check_versions(&workload, &state)?;
-            if let Some(Pending::Step(coming, _)) = known.and_then(|entry| entry.saving.as_ref()) {
-                check_versions(&workload, coming)?;
-            }
-            next.insert(key, (workload, state));
-        }
-        route_table(Generation(0), next.values().map(|(workload, state)| (workload, state)))?;
-        let mut former = std::mem::take(&mut self.entries);
-        for (key, (workload, _)) in next {
-            let incarnation = workload.incarnation.clone();
-            let is_it = |entry: &Entry| entry.workload.incarnation == incarnation;
-            let entry = match (former.remove(&key).filter(is_it), self.retired.remove(&key).filter(is_it)) {
-                (Some(entry), _) => entry.reconfigured(workload),
-                (None, Some(mut entry)) => {
-                    // Nobody judged it while it was away.
-                    entry.state.scoring.skip(&self.counts(&key, now_ms));
-                    entry.closed_ms = now_ms;
-                    entry.reconfigured(workload)
-                }
-                (None, None) => {
-                    let saved = self.parked.remove(&key).filter(|saved| saved.incarnation == incarnation);
-                    let mut entry = Entry::new(workload, saved, now_ms);
-                    if self.leads() {
-                        entry.take_charge(self.former(), now_ms);
-                    }
-                    entry
-                }
-            };
-            self.entries.insert(key, entry);
-        }
-        for (key, mut entry) in former {
-            tracing::info!(canary = %key, phase = %entry.state.phase, "no longer configured; its state is kept");
-            self.plane.arm(&key, None);
-            entry.retire();
-            self.retired.insert(key, entry);
-        }
-        Ok(())
     }
 
     /// Puts the table of all states in force and tells the tripwires.
@@ -444,6 +350,7 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
                     | Message::Refused(_)
                     | Message::Observed { .. }
                     | Message::Stored(_)
+                    | Message::Forgotten(_)
                     | Message::Elected
                     | Message::Loaded(_)
                     | Message::Deposed
@@ -465,22 +372,6 @@ pub enum StartError {
     /// The configuration does not go with them.
     #[error(transparent)]
     Unacceptable(#[from] Unacceptable),
-}
-
-/// The version behind the primary has to be listed: nothing could take its place.
-fn check_versions(workload: &Workload, state: &serin_rollout::State) -> Result<(), Unacceptable> {
-    let Reach::Versions(versions) = &workload.routing.reach else { return Ok(()) };
-    let desired = serin_rollout::desired(&workload.plan, state);
-    // A run whose canary is no longer listed is about to be restarted or reverted by the edit that removed it.
-    let is_served = |revision: &&Revision| !versions.contains_key(*revision);
-    match Some(&desired.primary).filter(is_served) {
-        None => Ok(()),
-        Some(revision) => Err(Unacceptable::MissingVersion {
-            canary: workload.plan.canary.clone(),
-            target: workload.plan.target.name.clone(),
-            revision: revision.clone(),
-        }),
-    }
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ pub(crate) struct Entry {
     pub(crate) saving_since_ms: u64,
     /// Somebody else writes this state: nothing advances any more.
     pub(crate) fenced: bool,
+    /// Its state was deleted from the store, and not written since as far as is known.
+    pub(crate) is_forgotten: bool,
     /// The state in force is newer than the saved one: it braked before it was saved.
     pub(crate) dirty: bool,
     /// Told, and not saved yet.
@@ -140,6 +142,7 @@ impl Entry {
             saving: None,
             saving_since_ms: 0,
             fenced: false,
+            is_forgotten: false,
             dirty: false,
             unsaved: VecDeque::new(),
             events: events.into(),
@@ -195,7 +198,7 @@ impl Entry {
         if self.version.is_some_and(|version| version >= saved.version) {
             return false;
         }
-        self.version = Some(saved.version);
+        (self.version, self.is_forgotten) = (Some(saved.version), false);
         self.saved_judged_ms = saved.state.evidence.judged_ms();
         self.events = saved.events.into();
         let is_another = !self.state.asks_for_the_same(&saved.state);

@@ -25,7 +25,7 @@ use crate::store::{Saved, Store, StoreError};
 
 /// How long another writer has to be quiet before it is taken to be gone, in milliseconds: Flagger writes at every interval of a
 /// run, which is a minute at most as a rule.
-const QUIET_MS: u64 = 120_000;
+pub(crate) const QUIET_MS: u64 = 120_000;
 /// Time between two questions while nothing is on trial, in milliseconds: enough to know who is there.
 const IDLE_MS: u64 = 1_000;
 /// Time between two questions for whole counts, in milliseconds; cells are asked for on every beat.
@@ -57,6 +57,20 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
             self.publish();
         } else {
             self.post();
+        }
+    }
+
+    /// States were deleted, as with their Canaries: nothing of those that are gone is kept.
+    pub(crate) fn forgotten(&mut self, canaries: &[CanaryKey]) {
+        for canary in canaries {
+            self.parked.remove(canary);
+            if let Some(entry) = self.entries.get_mut(canary) {
+                // Its Canary may be about to go too, or it is written anew.
+                entry.is_forgotten = true;
+            } else {
+                self.retired.remove(canary);
+                self.tally.ended.remove(canary);
+            }
         }
     }
 
@@ -225,7 +239,7 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
     pub(crate) fn answered(&mut self, peer: SocketAddr, answer: Result<Answer, AskError>) {
         self.asked.remove(&peer);
         let answer = match answer {
-            Ok(answer) if answer.boot == self.plane.boot() => return,
+            Ok(answer) if answer.boot == self.plane.boot() => return self.fleet.is_own(peer),
             Ok(answer) => answer,
             Err(why) => return debug!(%why, "a process of the fleet was asked in vain"),
         };
@@ -235,11 +249,8 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
         let now_ms = self.clock.now_ms();
         let trips = answer.trips.clone();
         let heard: Vec<CanaryKey> = answer.cells.iter().map(|(key, _, _)| key.clone()).collect();
-        let has_snapshot = !answer.snapshot.is_empty() || !answer.departed.is_empty();
+        self.others_have_news |= !answer.snapshot.is_empty() || !answer.departed.is_empty();
         self.fleet.take(self.plane.boot(), peer, answer, now_ms);
-        if has_snapshot {
-            self.others = self.fleet.snapshot().into();
-        }
         for trip in trips {
             self.trip(&trip);
         }

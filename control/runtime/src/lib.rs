@@ -10,6 +10,7 @@
 //!
 //! What a rollout does next is decided in `serin-rollout`; who carries requests is not known here.
 
+mod accept;
 pub mod admin;
 mod beat;
 mod board;
@@ -31,9 +32,10 @@ mod table;
 pub mod watch;
 mod workload;
 
+pub use accept::Unacceptable;
 pub use board::{Board, CanaryPosting, Posting};
 pub use clock::Clock;
-pub use controller::{Controller, StartError, Tell, Unacceptable};
+pub use controller::{Controller, StartError, Tell};
 pub use interpret::{Interpreted, interpret};
 pub use plane::{DataPlane, EdgeView, Trip};
 pub use site::{Alone, Peer, Site, Wanted};

@@ -150,15 +150,14 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
                 return;
             }
         };
-        entry.version = Some(version);
+        (entry.version, entry.is_forgotten) = (Some(version), false);
         if entry.alarm.take().is_some() {
             info!(canary = %key, "state is saved again");
         }
         match pending {
             // A trip whose message is still on its way goes before the step.
             Pending::Step(step, _) if entry.state.is_analysing() && plane.is_tripped(key, entry.state.run()) => {
-                let trip =
-                    Trip { canary: key.clone(), rollout: entry.state.run(), ln_e: entry.state.evidence.ln_e() };
+                let trip = Trip { canary: key.clone(), rollout: entry.state.run(), ln_e: entry.state.evidence.ln_e() };
                 // Nothing is sent before it is known what it follows.
                 entry.saving = Some(Pending::Superseded(None));
                 self.trip(&trip);

@@ -41,6 +41,13 @@ pub(crate) struct Meaning {
     pub(crate) refusals: BTreeMap<CanaryKey, Vec<String>>,
 }
 
+impl Meaning {
+    /// Whether there is a Canary of this name.
+    pub(crate) fn knows(&self, canary: &CanaryKey) -> bool {
+        self.compiled.contains_key(canary) || self.refusals.contains_key(canary)
+    }
+}
+
 /// Reads objects, and remembers what a Canary meant while it could be used.
 #[derive(Debug, Default)]
 pub(crate) struct Compiler {

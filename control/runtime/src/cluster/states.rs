@@ -75,6 +75,11 @@ impl States {
         }
     }
 
+    /// Forgets what is kept of canaries that are gone.
+    pub(crate) fn keep_only(&self, is_there: impl Fn(&CanaryKey) -> bool) {
+        self.events.lock().retain(|canary, _| is_there(canary));
+    }
+
     fn of_namespace(&self, canary: &CanaryKey) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), canary.namespace(), &canary_states())
     }
@@ -148,7 +153,7 @@ impl States {
         // One that cannot be read is nobody's: it is told of, and only its own Canary waits.
         let saved = self.read(&object)?;
         if saved.incarnation != save.incarnation {
-            return Err(self.remove_former(&api, save, &object).await);
+            return Err(self.remove_former(api, save, &object).await);
         }
         if !is_own {
             return Ok(Swap::Stale);

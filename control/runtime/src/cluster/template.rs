@@ -93,6 +93,11 @@ impl Library {
         }
     }
 
+    /// Forgets the templates of canaries that are gone.
+    pub(crate) fn keep_only(&self, is_there: impl Fn(&CanaryKey) -> bool) {
+        self.shelves.lock().retain(|canary, _| is_there(canary));
+    }
+
     /// The template of a revision, if it is known.
     pub(crate) fn template(&self, canary: &CanaryKey, revision: &Revision) -> Option<Arc<Value>> {
         self.shelves.lock().get(canary)?.templates.get(revision).cloned()

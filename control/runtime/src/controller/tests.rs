@@ -7,6 +7,7 @@ use serin_measure::Cell;
 use serin_rollout::Phase;
 
 use super::*;
+use crate::entry::Pending;
 use crate::store::Version;
 
 mod fleet;
@@ -383,7 +384,8 @@ async fn a_canary_that_was_deleted_and_made_anew_inherits_no_trip_and_no_counts(
     *rig.plane.tripped.lock() = Some(former);
     rig.trip(former);
     *rig.plane.cells.lock() = vec![(epoch, Cell { n: 300, a: 30, b: 0, done: 300 })];
-    let anew = |release| Workload { incarnation: "b".to_owned(), numbered_after: 1_000_000, ..workload("app", release) };
+    let anew =
+        |release| Workload { incarnation: "b".to_owned(), numbered_after: 1_000_000, ..workload("app", release) };
     rig.store.saved.lock().clear();
     rig.controller.hear(Message::Configured(vec![anew("1")]));
     rig.hear_all().await;
