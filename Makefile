@@ -27,8 +27,9 @@ demo: setup ## Watch a good release be promoted and a bad one be rolled back, un
 	cargo build --locked -p serin -p serin-tests --bin serin --bin demo
 	@"$(TARGET)/debug/demo" $(DEMO)
 
+# Targets of all kinds at once: what tests add to the features of crates would have them compiled a second time.
 test: setup plane ## Build everything and run every test
-	cargo build --workspace --locked
+	cargo build --workspace --all-targets --locked
 	cargo test --workspace --locked
 
 world: setup ## Let SEEDS made-up worlds go wrong, and see that every promise holds

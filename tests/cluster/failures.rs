@@ -1,7 +1,5 @@
 //! Replicas of Serin that die: the leader in every phase of a rollout, one that is added, one that is restarted.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use serin_plane::{Namespace, Suite};
@@ -72,13 +70,13 @@ async fn the_leader_is_killed_with_a_dead_canary(namespace: Namespace) -> Result
 async fn replicas_come_and_go(namespace: Namespace) -> Result<()> {
     let fleet = Fleet::start(&namespace, 2).await?;
     let shop = Shop::under_watch(&namespace, Trial { interval_s: 2, max: 80, ..Trial::default() }).await?;
-    let mut users = Users::of(&fleet.replicas().await?);
+    let before = fleet.replicas().await?;
+    let mut users = Users::of(&before);
     shop.release("2", Manner::Good).await?;
     shop.until_weight(20).await?;
     scale(&namespace, 3).await?;
-    let known: BTreeSet<_> = fleet.replicas().await?.into_iter().map(|replica| replica.pod).collect();
     let replicas = fleet.until_ready(3).await?;
-    for newcomer in replicas.iter().filter(|replica| !known.contains(&replica.pod)) {
+    for newcomer in replicas.iter().filter(|replica| !before.contains(replica)) {
         users.come_in_through(newcomer, crate::users::RATE / 3.0);
     }
     // One that does not lead is taken down in good order: Kubernetes tells it, and it drains.

@@ -113,14 +113,16 @@ async fn what_cannot_be_honoured_is_said(namespace: Namespace) -> Result<()> {
 async fn a_foreign_writer(namespace: Namespace) -> Result<()> {
     let fleet = Fleet::start(&namespace, 1).await?;
     let shop = Shop::under_watch(&namespace, Trial::default()).await?;
-    let before = shop.canary().await?.resource_version();
-    // As Flagger writes: the status as a whole, under its own name.
-    let mut canary = shop.canary().await?;
-    canary.data["status"]["phase"] = json!("Progressing");
-    canary.data["status"]["canaryWeight"] = json!(20);
+    // As Flagger writes: the status as a whole, under its own name, and again if somebody was faster.
     let params = kube::api::PostParams { field_manager: Some("flagger".to_owned()), ..Default::default() };
-    shop.canaries().replace_status(APP, &params, &canary).await?;
-    ensure!(before != shop.canary().await?.resource_version());
+    namespace
+        .until("the status cannot be written", PATIENCE, async || {
+            let mut canary = shop.canary().await?;
+            canary.data["status"]["phase"] = json!("Progressing");
+            canary.data["status"]["canaryWeight"] = json!(20);
+            Ok(shop.canaries().replace_status(APP, &params, &canary).await.ok())
+        })
+        .await?;
     let sentence = shop.until_told("flagger writes the status of this Canary too").await?;
     println!("told: {sentence}");
     shop.release("2", Manner::Good).await?;

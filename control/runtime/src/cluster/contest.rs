@@ -28,12 +28,20 @@ pub(crate) struct Record {
     version: u64,
     /// The other's last hand that this process knows of.
     hand: Option<Hand>,
+    /// The loop was told of it, and has not said yet that the Canary is contested.
+    is_told: bool,
 }
 
 impl Record {
     /// Whether a Canary as it was seen is older than what was written.
     pub(crate) fn is_ahead_of(&self, version: u64) -> bool {
         version < self.version
+    }
+
+    /// Whether nothing may be done for the Canary: the loop has been told of another one, and what it has posted is older.
+    pub(crate) fn waits(&mut self, is_contested: bool) -> bool {
+        self.is_told &= !is_contested;
+        self.is_told
     }
 
     /// Keeps what was written, or found as it should be.
@@ -58,6 +66,7 @@ impl Record {
             None => is_later && other.is_recent(now_ms) && !wanted.is_in(status),
         };
         self.hand = Some(other.clone());
+        self.is_told |= is_his;
         is_his.then_some(other.manager)
     }
 }
@@ -133,6 +142,8 @@ mod tests {
             |record: &mut Record, hands: &[(&str, i64)]| record.new_hand(&canary(&his(), hands), &ours(), now_ms(9));
         assert_eq!(of(&mut record, &[("serin", 5), ("flagger", 5)]).as_deref(), Some("flagger"));
         assert_eq!(of(&mut record, &[("serin", 5), ("flagger", 5)]), None);
+        assert!(record.waits(false), "the loop does not know it yet");
+        assert!(!record.waits(true) && !record.waits(false), "it does, and then it is over");
         assert_eq!(of(&mut record, &[("serin", 5), ("flagger", 9)]).as_deref(), Some("flagger"), "he goes on");
         assert_eq!(of(&mut record, &[("serin", 9)]), None);
     }

@@ -87,9 +87,20 @@ struct Work {
     canary: CanaryKey,
     uid: String,
     deeds: Vec<Deed>,
-    /// What is written into the status, and what it says then, unless it is somebody else's.
-    status: Option<(Option<Projection>, Value)>,
+    status: Option<StatusWork>,
     events: Vec<Event>,
+}
+
+/// Somebody else acts for a Canary, and the loop has not said so yet.
+struct Anothers;
+
+/// What is to be written into a status.
+struct StatusWork {
+    /// What it says then, unless it is somebody else's.
+    says: Option<Projection>,
+    status: Value,
+    /// The version of the Canary that this was made from. Whoever has written since is not written over.
+    made_from: String,
 }
 
 impl Memory {
@@ -188,9 +199,9 @@ impl Hands {
             trouble = Some(Trouble { reason: FOREIGN_WRITER, message: contested });
         }
         let uid = self.uid(key)?;
+        let status = self.status(key, compiled, posted, trouble.as_ref(), &mut memory.status).await.ok()?;
         let mut events = posted.map(|posted| self.untold(posted, memory)).unwrap_or_default();
         events.extend(self.new_trouble(trouble.as_ref(), memory));
-        let status = self.status(key, compiled, posted, trouble, &mut memory.status).await;
         let is_something = !deeds_to_do.is_empty() || !events.is_empty() || status.is_some();
         is_something.then(|| Work { canary: key.clone(), uid, deeds: deeds_to_do, status, events })
     }
@@ -219,44 +230,57 @@ impl Hands {
 
     /// What is to be written into the status, if what is there says something else. One that is somebody else's gets a condition,
     /// and is his for the rest.
+    ///
+    /// # Errors
+    /// If nothing is to be done for this Canary before the loop knows of somebody else.
     async fn status(
         &self,
         key: &CanaryKey,
         compiled: Option<&Compiled>,
         posted: Option<&CanaryPosting>,
-        trouble: Option<Trouble>,
+        trouble: Option<&Trouble>,
         record: &mut Record,
-    ) -> Option<(Option<Projection>, Value)> {
+    ) -> Result<Option<StatusWork>, Anothers> {
         let name = Name::new(key.namespace(), key.name());
-        let found = self.shared.read(|objects| objects.canaries.objects.get(&name).cloned())?;
-        let version: u64 = found.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0);
+        let Some(found) = self.shared.read(|objects| objects.canaries.objects.get(&name).cloned()) else {
+            return Ok(None);
+        };
+        let made_from = found.resource_version().unwrap_or_default();
+        let version: u64 = made_from.parse().unwrap_or(0);
+        let is_contested = posted.is_some_and(|posted| posted.contested.is_some());
+        if posted.is_some() && record.waits(is_contested) {
+            return Err(Anothers);
+        }
         if record.is_ahead_of(version) {
-            return None;
+            return Ok(None);
         }
         let (present, now_ms) = (found.data.get("status").cloned().unwrap_or_default(), self.clock.now_ms());
         let kind = compiled.map_or("Deployment", |compiled| compiled.workload.plan.target.kind.as_str());
         let wanted = match posted.filter(|posted| posted.version.is_some()) {
-            Some(posted) => Projection::of(&posted.state, kind, trouble.clone()),
+            Some(posted) => Projection::of(&posted.state, kind, trouble.cloned()),
             // Never accepted, so there is no state; only the trouble is to be said.
-            None => Projection::of(&serin_rollout::State::new(0), kind, Some(trouble.clone()?)),
+            None if trouble.is_none() => return Ok(None),
+            None => Projection::of(&serin_rollout::State::new(0), kind, trouble.cloned()),
         };
-        if let Some(manager) = record.new_hand(&found, &wanted, now_ms) {
+        if posted.is_some()
+            && let Some(manager) = record.new_hand(&found, &wanted, now_ms)
+        {
             self.tell.contested(key.clone(), manager).await;
             record.keep(None, version);
-            return None;
+            return Err(Anothers);
         }
-        if posted.is_some_and(|posted| posted.contested.is_some()) {
+        if is_contested {
             record.keep(None, version);
-            return trouble
-                .filter(|trouble| !trouble.is_in(&present))
-                .map(|trouble| (None, trouble.beside(&present, now_ms)));
+            let status =
+                trouble.filter(|trouble| !trouble.is_in(&present)).map(|trouble| trouble.beside(&present, now_ms));
+            return Ok(status.map(|status| StatusWork { says: None, status, made_from }));
         }
         if wanted.is_in(&present) {
             record.keep(Some(wanted), version);
-            return None;
+            return Ok(None);
         }
         let status = wanted.status(&present, now_ms);
-        Some((Some(wanted), status))
+        Ok(Some(StatusWork { says: Some(wanted), status, made_from }))
     }
 }
 
@@ -275,15 +299,23 @@ async fn carry_out(client: Client, work: Work, report: mpsc::Sender<Done>) {
 
 async fn all(client: &Client, work: Work, done: &mut Done) -> kube::Result<()> {
     // What people look at comes first: it takes one call, and tells what the rest is about.
-    if let Some((projection, status)) = work.status {
+    if let Some(StatusWork { says, status, made_from }) = work.status {
         let api = Api::<DynamicObject>::namespaced_with(client.clone(), work.canary.namespace(), &canaries());
         let (params, patch) = (
             PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() },
-            json!({"status": status}),
+            json!({"metadata": {"resourceVersion": made_from}, "status": status}),
         );
-        let written = api.patch_status(work.canary.name(), &params, &Patch::Merge(&patch)).await?;
+        let written = match api.patch_status(work.canary.name(), &params, &Patch::Merge(&patch)).await {
+            Ok(written) => written,
+            // The Canary has changed meanwhile, and so perhaps what is to be done; the next look tells.
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                done.deeds.clear();
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         let version = written.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0);
-        done.written = Some((projection, version));
+        done.written = Some((says, version));
     }
     for event in &work.events {
         tellings::post(client, &work.canary, &work.uid, event).await?;
