@@ -18,6 +18,7 @@ pub(crate) fn tests(suite: &mut Suite) {
     suite.test("checklist_32_to_48_a_live_app_is_taken_over_without_a_failed_request", a_live_app_is_taken_over);
     suite.test("a_canary_that_cannot_be_honoured_says_so_in_its_status", what_cannot_be_honoured_is_said);
     suite.test("somebody_elses_hand_on_the_status_stops_the_stepping_and_is_told", a_foreign_writer);
+    suite.test("a_canary_that_is_flaggers_is_left_to_flagger", a_canary_of_flaggers);
     suite.test("a_canary_that_is_deleted_takes_what_it_made_with_it", a_deleted_canary);
 }
 
@@ -136,6 +137,34 @@ async fn a_foreign_writer(namespace: Namespace) -> Result<()> {
     ensure!(status["phase"] == "Progressing" && status["canaryWeight"] == 20, "it is his: {status}");
     let rollout = fleet.rollout(APP).await?.context("there is a rollout")?;
     ensure!((rollout.phase.as_str(), rollout.weight) == ("Initialized", 0.0), "{rollout:?}");
+    Ok(())
+}
+
+/// Flagger runs beside, and a Canary is for a mesh that Serin is not.
+async fn a_canary_of_flaggers(namespace: Namespace) -> Result<()> {
+    Fleet::start(&namespace, 1).await?;
+    let shop = Shop::open(&namespace, "1").await?;
+    let canary = json!({
+        "apiVersion": "flagger.app/v1beta1", "kind": "Canary", "metadata": {"name": "meshed"},
+        "spec": {
+            "provider": "istio",
+            "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "meshed"},
+            "service": {"port": 80}, "analysis": {"interval": "10s", "threshold": 2, "stepWeight": 20},
+        },
+    });
+    namespace.apply(json!([canary])).await?;
+    let status = json!({"status": {
+        "phase": "Progressing", "canaryWeight": 20, "failedChecks": 1, "iterations": 0, "lastAppliedSpec": "7f8d",
+        "conditions": [],
+    }});
+    let params = PatchParams { field_manager: Some("flagger".to_owned()), ..PatchParams::default() };
+    shop.canaries().patch_status("meshed", &params, &Patch::Merge(&status)).await?;
+    // Serin looks at all Canaries in turn, and by the time another one is initialised it has looked at this one often.
+    shop.watch_over(Trial::default()).await?;
+    let found = shop.canaries().get("meshed").await?.data["status"].clone();
+    for field in ["phase", "canaryWeight", "failedChecks", "lastAppliedSpec"] {
+        ensure!(found[field] == status["status"][field], "{field} is Flagger's: {found}");
+    }
     Ok(())
 }
 

@@ -223,7 +223,7 @@ fn differs(process: &Process, canary: &CanaryKey, saved: &serin_runtime::store::
         return Some(format!("{boot} has no route for {canary}"));
     };
     let state = &saved.state;
-    let is_alike = (route.rollout, route.epoch, route.coin) == (state.rollout, state.epoch.id, state.epoch.coin)
+    let is_alike = (route.rollout, route.epoch, route.coin) == (state.run(), state.epoch.id, state.epoch.coin)
         && serves(route, state);
     (!is_alike).then(|| format!("{boot} serves {canary} by {route:?}, not as saved"))
 }

@@ -95,6 +95,9 @@ impl Scenario {
     }
 }
 
+/// What the runs and epochs of some apps begin after: more than any clock here says.
+const NUMBERED_AFTER: u64 = 5_000_000_000_000_000;
+
 impl App {
     /// The canary as everybody is told of it, pointed at this version.
     pub(crate) fn workload(&self, place: usize, version: u16) -> Workload {
@@ -104,7 +107,9 @@ impl App {
         let hosts = vec![Host::parse(&self.host).expect("a name like app-1.example.com")];
         let reach = Reach::Versions(versions.collect());
         let routing = Routing { hosts, audience: Audience::Everyone, forced: Vec::new(), reach };
-        Workload { plan, routing, incarnation: String::new(), numbered_after: 0 }
+        // Every other app is one that had a namesake.
+        let numbered_after = if place % 2 == 1 { NUMBERED_AFTER } else { 0 };
+        Workload { plan, routing, incarnation: String::new(), numbered_after }
     }
 }
 

@@ -63,7 +63,7 @@ impl Surroundings {
         let posting = process.board.read();
         for trip in &answer.trips {
             let posted = posting.canaries.get(&trip.canary).map(|posted| &posted.state);
-            let is_meant = posted.is_some_and(|state| state.is_analysing() && state.rollout == trip.rollout);
+            let is_meant = posted.is_some_and(|state| state.is_analysing() && state.run() == trip.rollout);
             if leads && is_meant {
                 world.tally("trip: heard by a leader from another replica");
                 world.tell(|| format!("{boot} hears from {} that run {} is out", answer.boot, trip.rollout));

@@ -48,7 +48,7 @@ fn ending(eyes: &Observer, canary: &CanaryKey, commit: &Commit) -> &'static str 
         Phase::Succeeded => "run: promoted",
         Phase::Failed if state.weight.percent() > 0 => "run: promotion failed, the canary serves",
         Phase::Failed if state.trip.is_some() => {
-            if eyes.trips.by_tripwire(canary, state.rollout) {
+            if eyes.trips.by_tripwire(canary, state.run()) {
                 "run: taken back by a tripwire"
             } else {
                 "run: taken back by pooled evidence"

@@ -77,7 +77,7 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
             let state = match (known, parked) {
                 (Some(entry), _) => entry.state.clone(),
                 (None, Some(saved)) => saved.state.clone(),
-                (None, None) => serin_rollout::State::numbered_after(now_ms, workload.numbered_after),
+                (None, None) => serin_rollout::State::numbered_after(now_ms, workload.first_number(now_ms)),
             };
             check_versions(&workload, &state)?;
             if let Some(Pending::Step(coming, _)) = known.and_then(|entry| entry.saving.as_ref()) {
@@ -113,7 +113,9 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
             tracing::info!(canary = %key, phase = %entry.state.phase, "no longer configured; its state is kept");
             self.plane.arm(&key, None);
             entry.retire();
-            if entry.saving.is_some() || !entry.is_forgotten {
+            // In a fleet the store tells of it again, if it has it.
+            let is_known = !self.site.is_fleet() || (entry.version.is_some() && !entry.is_forgotten);
+            if entry.saving.is_some() || is_known {
                 self.retired.insert(key, entry);
             }
         }

@@ -291,7 +291,8 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
     ) {
         let now_ms = self.clock.now_ms();
         let Some(entry) = self.entries.get_mut(key) else { return };
-        if entry.observing.take_if(|expected| *expected == number).is_none() || self.role != Role::Leading {
+        let is_expected = entry.observing.take_if(|expected| *expected == number).is_some();
+        if !is_expected || self.role != Role::Leading || entry.contested.is_some() {
             return;
         }
         let verdict = needs(&entry.workload.plan, &entry.state).checks.then(|| self.verdict(key, now_ms));
@@ -316,6 +317,7 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
     fn verdict(&mut self, key: &CanaryKey, now_ms: u64) -> Verdict {
         let snapshot = self.snapshot(key);
         let (silent, all) = self.fleet.silent(&self.site.peers(), now_ms);
+        let silent = silent + usize::from(!self.board.is_current());
         let verdict = match self.entries.get_mut(key) {
             Some(entry) => entry.verdict(now_ms, &snapshot),
             None => Verdict::Wait { reason: "no longer configured".to_owned() },

@@ -50,8 +50,8 @@ pub(crate) enum Message {
     Tripped(Trip),
     /// Facts for a tick.
     Observed { canary: CanaryKey, number: u64, primary: Readiness, canary_arm: Readiness, took: Duration },
-    /// Saving has ended.
-    Saved { canaries: Vec<CanaryKey>, results: Vec<Result<Swap, StoreError>> },
+    /// Saving has ended, of these canaries, each of them with its incarnation.
+    Saved { canaries: Vec<(CanaryKey, String)>, results: Vec<Result<Swap, StoreError>> },
     /// States as somebody has saved them.
     Stored(Vec<Saved>),
     /// The states of these canaries were deleted.
@@ -63,7 +63,7 @@ pub(crate) enum Message {
     /// Another process leads.
     Deposed,
     /// Somebody else writes a Canary's status.
-    Contested { canary: CanaryKey, by: String },
+    Contested { canary: CanaryKey, incarnation: String, by: String },
     /// Another process of the fleet has answered.
     Answered { peer: SocketAddr, answer: Result<Answer, AskError> },
 }
@@ -156,8 +156,8 @@ impl Tell {
     }
 
     /// Somebody else writes the status of a Canary, as if it were his.
-    pub async fn contested(&self, canary: CanaryKey, by: String) {
-        let _ = self.0.send(Message::Contested { canary, by }).await;
+    pub async fn contested(&self, canary: CanaryKey, incarnation: String, by: String) {
+        let _ = self.0.send(Message::Contested { canary, incarnation, by }).await;
     }
 
     /// Another process leads.
@@ -252,7 +252,7 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
             Message::Elected => self.elected(),
             Message::Loaded(states) => self.loaded(states),
             Message::Deposed => self.deposed(),
-            Message::Contested { canary, by } => self.contested(&canary, &by),
+            Message::Contested { canary, incarnation, by } => self.contested(&canary, &incarnation, &by),
             Message::Answered { peer, answer } => self.answered(peer, answer),
         }
     }

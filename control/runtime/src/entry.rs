@@ -130,7 +130,7 @@ impl Entry {
     pub(crate) fn new(workload: Workload, saved: Option<Saved>, now_ms: u64) -> Self {
         let (state, version, events) = match saved {
             Some(saved) => (saved.state, Some(saved.version), saved.events),
-            None => (State::numbered_after(now_ms, workload.numbered_after), None, Vec::new()),
+            None => (State::numbered_after(now_ms, workload.first_number(now_ms)), None, Vec::new()),
         };
         let (epoch, saved_judged_ms) = (state.epoch.id, state.evidence.judged_ms());
         Self {
@@ -211,6 +211,7 @@ impl Entry {
         self.observing = None;
         self.history.clear();
         self.unsaved.clear();
+        self.contested = None;
         self.supersede();
         std::mem::take(&mut self.dirty)
     }

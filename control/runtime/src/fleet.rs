@@ -64,7 +64,9 @@ pub struct Answer {
 pub fn answer<P: DataPlane>(plane: &P, board: &Board, question: &Question) -> Answer {
     // Orders first: what follows then says that they were carried out.
     question.brakes.iter().for_each(|brake| plane.trip(brake));
-    let (posting, trips, is_final) = (board.read(), plane.trips(), board.is_drained());
+    let (posting, mut trips, is_final) = (board.read(), plane.trips(), board.is_drained());
+    // Of canaries that are gone, and of runs that are over, nobody wants to know.
+    trips.retain(|trip| posting.canaries.get(&trip.canary).is_some_and(|posted| trip.rollout >= posted.state.run()));
     let snapshot = if is_final {
         plane.snapshot(None)
     } else {
@@ -137,9 +139,20 @@ struct Member {
 }
 
 impl Fleet {
-    /// Whether a process is known at this address.
+    /// Whether a process is known at this address, be it this one.
     pub(crate) fn knows(&self, peer: SocketAddr) -> bool {
-        self.members.contains_key(&peer)
+        self.members.contains_key(&peer) || self.own.contains(&peer)
+    }
+
+    /// Forgets what was counted of a canary that is gone.
+    pub(crate) fn forget(&mut self, canary: &CanaryKey) {
+        for member in self.members.values_mut() {
+            member.cells.remove(canary);
+            member.snapshot.retain(|cell, _| cell.canary != *canary);
+        }
+        for (_, snapshot) in &mut self.departed {
+            snapshot.retain(|cell, _| cell.canary != *canary);
+        }
     }
 
     /// It was this process itself that answered at an address.
@@ -394,6 +407,14 @@ mod tests {
         let mut of_canary = Snapshot::new();
         fleet.add_counts_of(&key(), &mut of_canary);
         assert_eq!(of_canary, fleet.snapshot());
+    }
+
+    #[test]
+    fn what_was_counted_of_a_canary_that_is_gone_is_forgotten() {
+        let mut fleet = Fleet::default();
+        fleet.take(OWN, peer(1), Answer { departed: snapshot(8, 90), ..answer(7, 100) }, 0);
+        fleet.forget(&key());
+        assert!(fleet.snapshot().is_empty() && fleet.counts(&key(), 0).next().is_none());
     }
 
     #[test]

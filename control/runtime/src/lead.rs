@@ -26,6 +26,10 @@ use crate::store::{Saved, Store, StoreError};
 /// How long another writer has to be quiet before it is taken to be gone, in milliseconds: Flagger writes at every interval of a
 /// run, which is a minute at most as a rule.
 pub(crate) const QUIET_MS: u64 = 120_000;
+/// How long to wait before a state that was deleted is written anew, in milliseconds: its Canary may be going too.
+const FORGOTTEN_MS: u64 = 1_000;
+/// How long a new leader waits before it steps, in milliseconds: within that its hands have looked at every status.
+const LOOK_FIRST_MS: u64 = 400;
 /// Time between two questions while nothing is on trial, in milliseconds: enough to know who is there.
 const IDLE_MS: u64 = 1_000;
 /// Time between two questions for whole counts, in milliseconds; cells are asked for on every beat.
@@ -62,14 +66,20 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
 
     /// States were deleted, as with their Canaries: nothing of those that are gone is kept.
     pub(crate) fn forgotten(&mut self, canaries: &[CanaryKey]) {
+        let now_ms = self.clock.now_ms();
         for canary in canaries {
             self.parked.remove(canary);
             if let Some(entry) = self.entries.get_mut(canary) {
-                // Its Canary may be about to go too, or it is written anew.
+                // Its Canary may be about to go too; else it is written anew, now and then until it is there.
                 entry.is_forgotten = true;
+                if self.role == Role::Leading && entry.version.is_some() {
+                    entry.dirty = true;
+                    entry.retry_ms = entry.retry_ms.max(now_ms + FORGOTTEN_MS);
+                }
             } else {
                 self.retired.remove(canary);
                 self.tally.ended.remove(canary);
+                self.fleet.forget(canary);
             }
         }
     }
@@ -132,6 +142,8 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
             entry.fenced = false;
             entry.alarm = None;
             entry.take_charge(former, now_ms);
+            // First the hands look whether somebody else acts for it.
+            entry.retry_ms = entry.retry_ms.max(now_ms + LOOK_FIRST_MS);
         }
         info!(canaries = self.entries.len(), "leads the fleet from now on");
         self.publish();
@@ -165,11 +177,12 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
         self.post();
     }
 
-    /// Somebody else writes the status of a Canary: Flagger runs, or another Serin under another Lease. Two that step one
-    /// rollout would undo each other, so this one stops until the other has been quiet for a while. Brakes still work.
-    pub(crate) fn contested(&mut self, canary: &CanaryKey, by: &str) {
+    /// Somebody else writes the status of a Canary, as a Flagger does that runs beside. Two that step one rollout would undo each
+    /// other, so this one stops until the other has been quiet for a while. Brakes still work.
+    pub(crate) fn contested(&mut self, canary: &CanaryKey, incarnation: &str, by: &str) {
         let now_ms = self.clock.now_ms();
-        let Some(entry) = self.entries.get_mut(canary) else { return };
+        let entry = self.entries.get_mut(canary).filter(|entry| entry.workload.incarnation == incarnation);
+        let Some(entry) = entry else { return };
         let sentence = format!(
             "{by} writes the status of this Canary too; Serin steps it no more until that has stopped for {} s",
             QUIET_MS / 1_000

@@ -87,7 +87,7 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
     fn send(&self, batch: Vec<Save>) {
         let (store, outbox) = (self.store.clone(), self.outbox.clone());
         tokio::spawn(async move {
-            let canaries = batch.iter().map(|save| save.canary.clone()).collect();
+            let canaries = batch.iter().map(|save| (save.canary.clone(), save.incarnation.clone())).collect();
             let results = store.save(batch).await;
             // Nobody listens during shutdown; what is saved is saved.
             let _ = outbox.send(Message::Saved { canaries, results }).await;
@@ -95,10 +95,14 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
     }
 
     /// Saves have ended, for better or worse.
-    pub(crate) fn saved(&mut self, canaries: &[CanaryKey], results: Vec<Result<Swap, StoreError>>) {
+    pub(crate) fn saved(&mut self, canaries: &[(CanaryKey, String)], results: Vec<Result<Swap, StoreError>>) {
         let now_ms = self.clock.now_ms();
         let mut has_failed = false;
-        for (key, result) in canaries.iter().zip(results) {
+        for ((key, incarnation), result) in canaries.iter().zip(results) {
+            // What was saved for a former Canary of the name says nothing about this one.
+            if self.entry_mut(key).is_none_or(|entry| entry.workload.incarnation != *incarnation) {
+                continue;
+            }
             match result {
                 Ok(swap) => self.swapped(key, swap, now_ms),
                 Err(problem) => {

@@ -6,6 +6,10 @@ use std::net::SocketAddr;
 use serin_rollout::{Desired, Plan, Revision, Stage};
 use serin_route::{Audience, Force, Host};
 
+/// Runs and epochs that a Canary may have for each second of its life before their numbers reach those of the next one of its
+/// name. A step has a few epochs and takes a second at least; and numbers stay below 2^53, which is what readers of JSON keep.
+pub(crate) const NUMBERS_PER_SECOND: u64 = 1_000_000;
+
 /// A Canary together with the Backend it targets.
 #[derive(Debug, Clone)]
 pub struct Workload {
@@ -17,6 +21,19 @@ pub struct Workload {
     pub incarnation: String,
     /// Its runs and epochs have larger numbers than this, and so than any of a former Canary of that name.
     pub numbered_after: u64,
+}
+
+/// A Canary that is older than this and has no state had one, in milliseconds: it is saved within seconds.
+const STATELESS_MS: u64 = 60_000;
+
+impl Workload {
+    /// What its runs and epochs begin after, if it has no state now. One that has lost its state begins after whatever it may have
+    /// had until now.
+    pub(crate) fn first_number(&self, now_ms: u64) -> u64 {
+        let by_now = now_ms / 1_000 * NUMBERS_PER_SECOND;
+        let is_old = by_now > self.numbered_after + STATELESS_MS / 1_000 * NUMBERS_PER_SECOND;
+        if self.numbered_after > 0 && is_old { by_now } else { self.numbered_after }
+    }
 }
 
 /// What does not depend on how far a rollout has come.
@@ -66,5 +83,44 @@ impl Routing {
             (Reach::Workloads { target, .. }, None) if desired.stage == Stage::AtRest => target,
             (Reach::Versions(_) | Reach::Workloads { .. }, None) => &[],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serin_measure::CanaryKey;
+    use serin_rollout::{Guard, GuardMode, Revision, Strategy, Target, Weight};
+
+    use super::*;
+
+    #[track_caller]
+    fn check(numbered_after: u64, now_s: u64, expected: u64) {
+        let plan = Plan {
+            canary: CanaryKey::new("shop", "cart"),
+            target: Target { kind: "Deployment".to_owned(), name: "cart".to_owned() },
+            revision: Revision("r".to_owned()),
+            strategy: Strategy::Fixed(Weight::ZERO),
+            skip_analysis: false,
+            threshold: 1,
+            interval_ms: 1_000,
+            progress_deadline_ms: 1_000,
+            checks: Vec::new(),
+            guard: Guard { mode: GuardMode::Enforce, tolerance: 0.01, warm_up_ms: 1_000 },
+        };
+        let reach = Reach::Versions(BTreeMap::new());
+        let routing = Routing { hosts: Vec::new(), audience: Audience::Everyone, forced: Vec::new(), reach };
+        let workload = Workload { plan, routing, incarnation: "u".to_owned(), numbered_after };
+        assert_eq!(workload.first_number(now_s * 1_000), expected);
+    }
+
+    #[test]
+    fn a_canary_that_has_lost_its_state_begins_after_all_it_may_have_had() {
+        let made_at = 1_000 * NUMBERS_PER_SECOND;
+        check(made_at, 1_005, made_at);
+        check(made_at, 900, made_at);
+        check(made_at, 5_000, 5_000 * NUMBERS_PER_SECOND);
+        check(0, 5_000, 0);
     }
 }

@@ -49,7 +49,7 @@ impl Books {
     pub(crate) fn saved(&mut self, commit: Commit) -> Kept {
         let saved = commit.saved.clone();
         let (canary, state) = (&saved.canary, &saved.state);
-        self.coins.insert((canary.clone(), state.rollout, state.epoch.id, state.epoch.coin));
+        self.coins.insert((canary.clone(), state.run(), state.epoch.id, state.epoch.coin));
         let former = self.newest.insert(canary.clone(), saved.clone());
         self.history.push(commit);
         let Some(former) = former else { return Ok(()) };

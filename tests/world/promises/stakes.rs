@@ -49,7 +49,7 @@ impl Progress {
 impl Ledgers {
     /// A state was saved.
     pub(crate) fn saved(&mut self, canary: &CanaryKey, state: &State, boots: &[BootId], counts: &Counts) -> Kept {
-        let run = state.rollout;
+        let run = state.run();
         let ledger = self.runs.entry((canary.clone(), run)).or_default();
         let told = || format!("{canary} run {run}");
         ledger.issue(&state.stakes).map_err(|breach| breach.of(&told()))?;

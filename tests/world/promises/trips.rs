@@ -77,9 +77,9 @@ impl Trips {
     /// What is in force in a process.
     pub(crate) fn in_force(&mut self, seat: &Seat, state: &State, now_ms: u64) {
         if state.phase == Phase::Failed && state.weight == Weight::ZERO && state.rollout > 0 {
-            let is_known = self.taken_back.get(seat).is_some_and(|trip| trip.rollout >= state.rollout);
+            let is_known = self.taken_back.get(seat).is_some_and(|trip| trip.rollout >= state.run());
             if !is_known {
-                later(&mut self.taken_back, seat.clone(), state.rollout, now_ms);
+                later(&mut self.taken_back, seat.clone(), state.run(), now_ms);
             }
         }
     }
@@ -110,12 +110,12 @@ impl Trips {
     /// A leader sends a state to the store.
     pub(crate) fn saving(&self, leader: &Seat, state: &State, before: Option<&State>, term: u64, now_ms: u64) -> Kept {
         let is_promotion = matches!(state.phase, Phase::Promoting | Phase::Finalising | Phase::Succeeded);
-        let is_first = before.is_some_and(|before| before.rollout == state.rollout && before.is_analysing());
-        let rises = before.is_some_and(|before| before.rollout == state.rollout && before.weight < state.weight);
+        let is_first = before.is_some_and(|before| before.run() == state.run() && before.is_analysing());
+        let rises = before.is_some_and(|before| before.run() == state.run() && before.weight < state.weight);
         if !(rises || is_promotion) || !is_first {
             return Ok(());
         }
-        let heard = self.heard.get(leader).filter(|heard| heard.rollout == state.rollout && heard.term == term);
+        let heard = self.heard.get(leader).filter(|heard| heard.rollout == state.run() && heard.term == term);
         hold(Promise::TripHolds, heard.is_none_or(|heard| heard.at_ms >= now_ms), || {
             let Heard { rollout, at_ms, .. } = heard.expect("looked at just now");
             format!(
@@ -123,7 +123,7 @@ impl Trips {
                 leader.0, leader.1
             )
         })?;
-        if is_promotion { self.promoting(leader, state.rollout, now_ms) } else { Ok(()) }
+        if is_promotion { self.promoting(leader, state.run(), now_ms) } else { Ok(()) }
     }
 
     fn promoting(&self, leader: &Seat, rollout: u64, now_ms: u64) -> Kept {

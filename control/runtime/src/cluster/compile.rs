@@ -17,7 +17,7 @@ use super::objects::{Name, Objects, field};
 use super::slice::{Endpoints, of_service};
 use super::template::{Library, revision};
 use crate::interpret::{self, Ground};
-use crate::workload::{Reach, Routing, Workload};
+use crate::workload::{NUMBERS_PER_SECOND, Reach, Routing, Workload};
 
 /// A Canary that can be used, with all that is needed to act for it.
 #[derive(Debug, Clone)]
@@ -28,10 +28,6 @@ pub(crate) struct Compiled {
     pub(crate) selector: Selector,
     pub(crate) workload: Workload,
 }
-
-/// Runs and epochs that a Canary may have for each second of its life before their numbers reach those of the next one of its
-/// name. A step has a few epochs and takes a second at least; and numbers stay below 2^53, which is what readers of JSON keep.
-const NUMBERS_PER_SECOND: u64 = 1_000_000;
 
 /// What all objects mean together.
 #[derive(Debug, Default)]

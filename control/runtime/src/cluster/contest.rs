@@ -1,16 +1,22 @@
-//! Whose status it is: somebody else who writes the same Canary's status takes the Canary for his own. That is Flagger, or
-//! another Serin under another Lease.
+//! Whose status it is: somebody else who writes the same Canary's status takes the Canary for his own, as a Flagger does that runs
+//! beside. Another Serin writes under the same name; it is met at the states, which have one owner.
 //!
 //! The API server keeps, for each manager, when it last wrote the status, to the second (Kubernetes, "Server-Side Apply",
 //! `managedFields`).
 
+use std::time::Duration;
+
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::hands::MANAGER;
 use super::status::{FOREIGN_WRITER, Projection, accepted_reason};
 use crate::lead::QUIET_MS;
+
+/// How long the loop may take to say that a Canary is contested. It takes milliseconds.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Another one's last hand on a status.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +34,8 @@ pub(crate) struct Record {
     version: u64,
     /// The other's last hand that this process knows of.
     hand: Option<Hand>,
-    /// The loop was told of it, and has not said yet that the Canary is contested.
-    is_told: bool,
+    /// When the loop was told of it, until it says that the Canary is contested.
+    told: Option<Instant>,
 }
 
 impl Record {
@@ -40,8 +46,14 @@ impl Record {
 
     /// Whether nothing may be done for the Canary: the loop has been told of another one, and what it has posted is older.
     pub(crate) fn waits(&mut self, is_contested: bool) -> bool {
-        self.is_told &= !is_contested;
-        self.is_told
+        if is_contested {
+            self.told = None;
+        }
+        if self.told.is_some_and(|told| told.elapsed() >= ANSWER_WITHIN) {
+            // It has missed it, as when the Canary was made anew just then: it is told again.
+            (self.told, self.hand) = (None, None);
+        }
+        self.told.is_some()
     }
 
     /// Keeps what was written, or found as it should be.
@@ -66,9 +78,14 @@ impl Record {
             None => is_later && other.is_recent(now_ms) && !wanted.is_in(status),
         };
         self.hand = Some(other.clone());
-        self.is_told |= is_his;
+        self.told = is_his.then(Instant::now).or(self.told);
         is_his.then_some(other.manager)
     }
+}
+
+/// Whether somebody else was the last to write a Canary's status, and not long ago.
+pub(crate) fn is_anothers(canary: &DynamicObject, now_ms: u64) -> bool {
+    other_hand(canary).is_some_and(|other| other.at >= own_hand(canary) && other.is_recent(now_ms))
 }
 
 impl Hand {
@@ -146,6 +163,27 @@ mod tests {
         assert!(!record.waits(true) && !record.waits(false), "it does, and then it is over");
         assert_eq!(of(&mut record, &[("serin", 5), ("flagger", 9)]).as_deref(), Some("flagger"), "he goes on");
         assert_eq!(of(&mut record, &[("serin", 9)]), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_missed_it_is_told_again() {
+        let mut record = Record::default();
+        record.keep(Some(ours()), 7);
+        let found = canary(&his(), &[("serin", 5), ("flagger", 5)]);
+        assert!(record.new_hand(&found, &ours(), now_ms(9)).is_some() && record.waits(false));
+        tokio::time::advance(ANSWER_WITHIN).await;
+        assert!(!record.waits(false));
+        assert!(record.new_hand(&found, &ours(), now_ms(9)).is_some());
+    }
+
+    #[test]
+    fn a_canary_without_a_state_is_anothers_while_he_writes() {
+        let check = |hands: &[(&str, i64)], at: i64| is_anothers(&canary(&his(), hands), now_ms(at));
+        assert!(check(&[("flagger", 5)], 9));
+        assert!(check(&[("serin", 5), ("flagger", 5)], 9));
+        assert!(!check(&[("flagger", 5)], 500));
+        assert!(!check(&[("serin", 6), ("flagger", 5)], 9));
+        assert!(!check(&[("serin", 5)], 9));
     }
 
     #[test]

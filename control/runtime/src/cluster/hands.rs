@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::compile::{Compiled, Meaning};
-use super::contest::Record;
+use super::contest::{self, Record};
 use super::deeds::{Deed, deeds};
 use super::objects::{Name, Shared};
 use super::status::{FOREIGN_WRITER, Projection, Trouble};
@@ -60,6 +60,8 @@ pub(crate) struct Hands {
 /// What is remembered of one Canary while this process leads.
 #[derive(Debug, Default)]
 struct Memory {
+    /// Of which Canary of that name.
+    uid: String,
     is_busy: bool,
     /// Events that were posted, as many as are shown.
     told: BTreeSet<(u64, String)>,
@@ -68,7 +70,7 @@ struct Memory {
     done: Option<(Vec<Deed>, Instant)>,
     failures: u32,
     retry_at: Option<Instant>,
-    /// What was told as an obstacle, so that it is told once.
+    /// The obstacle that was told last, so that it is told once.
     obstacle: Option<String>,
 }
 
@@ -76,10 +78,14 @@ struct Memory {
 struct Done {
     canary: CanaryKey,
     told: Vec<(u64, String)>,
+    /// What was to be told as an obstacle.
+    obstacle: Option<String>,
     /// The status that was written, unless the Canary is contested, and the Canary's resourceVersion after it.
     written: Option<(Option<Projection>, u64)>,
     deeds: Vec<Deed>,
     failed: Option<String>,
+    /// What it was made from is not the newest any more.
+    is_behind: bool,
 }
 
 /// What a worker is to do.
@@ -89,6 +95,7 @@ struct Work {
     deeds: Vec<Deed>,
     status: Option<StatusWork>,
     events: Vec<Event>,
+    obstacle: Option<String>,
 }
 
 /// Somebody else acts for a Canary, and the loop has not said so yet.
@@ -152,9 +159,12 @@ impl Hands {
     }
 
     fn take_report(&self, memory: &mut BTreeMap<CanaryKey, Memory>, done: Done) {
-        let Done { canary, told, written, deeds, failed } = done;
+        let Done { canary, told, obstacle, written, deeds, failed, is_behind } = done;
         let memory = memory.entry(canary.clone()).or_default();
         memory.is_busy = false;
+        if let Some(obstacle) = obstacle.filter(|obstacle| told.iter().any(|(_, message)| message == obstacle)) {
+            memory.obstacle = Some(obstacle);
+        }
         memory.told.extend(told);
         while memory.told.len() > 4 * EVENTS_SHOWN_MAX {
             memory.told.pop_first();
@@ -164,7 +174,7 @@ impl Hands {
         }
         match failed {
             None => {
-                (memory.failures, memory.retry_at) = (0, None);
+                (memory.failures, memory.retry_at) = (0, is_behind.then(|| Instant::now() + AGAIN));
                 if !deeds.is_empty() {
                     memory.done = Some((deeds, Instant::now()));
                 }
@@ -180,6 +190,10 @@ impl Hands {
 
     /// What is to be done for a Canary now, if anything is.
     async fn work(&self, key: &CanaryKey, meaning: &Meaning, posting: &Posting, memory: &mut Memory) -> Option<Work> {
+        let uid = self.uid(key)?;
+        if memory.uid != uid {
+            *memory = Memory { uid: uid.clone(), ..Memory::default() };
+        }
         let posted = posting.canaries.get(key);
         let compiled = meaning.compiled.get(key);
         let mut trouble = meaning.refusals.get(key).map(|sentences| Trouble {
@@ -198,12 +212,13 @@ impl Hands {
         if let Some(contested) = posted.and_then(|posted| posted.contested.clone()) {
             trouble = Some(Trouble { reason: FOREIGN_WRITER, message: contested });
         }
-        let uid = self.uid(key)?;
         let status = self.status(key, compiled, posted, trouble.as_ref(), &mut memory.status).await.ok()?;
         let mut events = posted.map(|posted| self.untold(posted, memory)).unwrap_or_default();
-        events.extend(self.new_trouble(trouble.as_ref(), memory));
+        let obstacle = self.new_trouble(trouble.as_ref(), memory);
+        events.extend(obstacle.clone());
+        let obstacle = obstacle.map(|event| event.message);
         let is_something = !deeds_to_do.is_empty() || !events.is_empty() || status.is_some();
-        is_something.then(|| Work { canary: key.clone(), uid, deeds: deeds_to_do, status, events })
+        is_something.then(|| Work { canary: key.clone(), uid, deeds: deeds_to_do, status, events, obstacle })
     }
 
     fn uid(&self, key: &CanaryKey) -> Option<String> {
@@ -220,12 +235,12 @@ impl Hands {
     /// A trouble that has come up since the last look, as an event.
     fn new_trouble(&self, trouble: Option<&Trouble>, memory: &mut Memory) -> Option<Event> {
         let message = trouble.map(|trouble| trouble.message.clone());
-        if memory.obstacle == message {
-            return None;
+        if message.is_none() {
+            memory.obstacle = None;
         }
-        memory.obstacle.clone_from(&message);
         let event = |message| Event { at_ms: self.clock.now_ms(), level: "Warning".to_owned(), message };
-        message.map(event)
+        // It counts as told when it was.
+        message.filter(|message| memory.obstacle.as_ref() != Some(message)).map(event)
     }
 
     /// What is to be written into the status, if what is there says something else. One that is somebody else's gets a condition,
@@ -259,13 +274,24 @@ impl Hands {
         let wanted = match posted.filter(|posted| posted.version.is_some()) {
             Some(posted) => Projection::of(&posted.state, kind, trouble.cloned()),
             // Never accepted, so there is no state; only the trouble is to be said.
-            None if trouble.is_none() => return Ok(None),
-            None => Projection::of(&serin_rollout::State::new(0), kind, trouble.cloned()),
+            None => {
+                let Some(trouble) = trouble else { return Ok(None) };
+                // There is no state: what somebody else has written stays, and while he writes the Canary is his.
+                let is_written = present.get("phase").is_some();
+                if is_written && (trouble.is_in(&present) || contest::is_anothers(&found, now_ms)) {
+                    return Ok(None);
+                }
+                if is_written {
+                    let status = trouble.beside(&present, now_ms);
+                    return Ok(Some(StatusWork { says: None, status, made_from }));
+                }
+                Projection::of(&serin_rollout::State::new(0), kind, Some(trouble.clone()))
+            }
         };
         if posted.is_some()
             && let Some(manager) = record.new_hand(&found, &wanted, now_ms)
         {
-            self.tell.contested(key.clone(), manager).await;
+            self.tell.contested(key.clone(), found.uid().unwrap_or_default(), manager).await;
             record.keep(None, version);
             return Err(Anothers);
         }
@@ -287,7 +313,15 @@ impl Hands {
 /// Does the work, in order; what fails ends it.
 async fn carry_out(client: Client, work: Work, report: mpsc::Sender<Done>) {
     let canary = work.canary.clone();
-    let mut done = Done { canary, told: Vec::new(), written: None, deeds: work.deeds.clone(), failed: None };
+    let mut done = Done {
+        canary,
+        told: Vec::new(),
+        obstacle: work.obstacle.clone(),
+        written: None,
+        deeds: work.deeds.clone(),
+        failed: None,
+        is_behind: false,
+    };
     match tokio::time::timeout(WORK_TIMEOUT, all(&client, work, &mut done)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => done.failed = Some(error.to_string()),
@@ -305,21 +339,23 @@ async fn all(client: &Client, work: Work, done: &mut Done) -> kube::Result<()> {
             PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() },
             json!({"metadata": {"resourceVersion": made_from}, "status": status}),
         );
-        let written = match api.patch_status(work.canary.name(), &params, &Patch::Merge(&patch)).await {
-            Ok(written) => written,
-            // The Canary has changed meanwhile, and so perhaps what is to be done; the next look tells.
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                done.deeds.clear();
-                return Ok(());
+        match api.patch_status(work.canary.name(), &params, &Patch::Merge(&patch)).await {
+            Ok(written) => {
+                let version = written.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0);
+                done.written = Some((says, version));
             }
+            // The Canary has changed meanwhile, and so perhaps what is to be done; a later look tells.
+            Err(kube::Error::Api(status)) if status.code == 409 => done.is_behind = true,
             Err(error) => return Err(error),
-        };
-        let version = written.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0);
-        done.written = Some((says, version));
+        }
     }
     for event in &work.events {
         tellings::post(client, &work.canary, &work.uid, event).await?;
         done.told.push((event.at_ms, event.message.clone()));
+    }
+    if done.is_behind {
+        done.deeds.clear();
+        return Ok(());
     }
     for deed in work.deeds {
         carry_out_one(client, &work.canary, deed).await?;

@@ -72,6 +72,9 @@ impl Candidate {
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(_) => Some("the API server does not answer".to_owned()),
             };
+            if self.is_troubled && trouble.is_none() {
+                self.shared.renew_watches();
+            }
             self.shared.sees("the Lease", trouble.is_none());
             self.tell_trouble(trouble);
             let is_valid = self.leads && self.renewed.elapsed() < self.terms.duration;

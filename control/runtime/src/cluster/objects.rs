@@ -114,11 +114,21 @@ pub(crate) struct Shared {
     changes: watch::Sender<u64>,
     /// Kinds whose watch is broken off now.
     blind: Arc<Mutex<BTreeSet<String>>>,
+    /// All kinds that are watched.
+    kinds: Arc<Mutex<BTreeSet<String>>>,
+    /// Rises when all watches are to be made anew.
+    renewals: watch::Sender<u64>,
 }
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { objects: Arc::default(), changes: watch::Sender::new(0), blind: Arc::default() }
+        Self {
+            objects: Arc::default(),
+            changes: watch::Sender::new(0),
+            blind: Arc::default(),
+            kinds: Arc::default(),
+            renewals: watch::Sender::new(0),
+        }
     }
 }
 
@@ -142,6 +152,19 @@ impl Shared {
         if has_changed {
             self.changes.send_modify(|count| *count += 1);
         }
+    }
+
+    /// A kind is watched from now on. Says when its watch is to be made anew.
+    pub(crate) fn watches(&self, kind: &str) -> watch::Receiver<u64> {
+        self.kinds.lock().insert(kind.to_owned());
+        self.renewals.subscribe()
+    }
+
+    /// The API server was away, so a watch may be dead without having said so: each is made anew, and until its new list is whole
+    /// its kind is not seen.
+    pub(crate) fn renew_watches(&self) {
+        self.blind.lock().extend(self.kinds.lock().iter().cloned());
+        self.renewals.send_modify(|count| *count += 1);
     }
 
     /// Whether every watch works, so that what is known is what is so.

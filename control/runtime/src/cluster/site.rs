@@ -44,7 +44,7 @@ pub struct ClusterSite {
 
 impl Site for ClusterSite {
     async fn readiness(&self, canary: &CanaryKey, wanted: Wanted) -> Readiness {
-        if !*self.is_current.borrow() {
+        if !*self.is_current.borrow() || !self.shared.is_current() {
             // What was seen last may be long out of date.
             return Readiness::Unknown(
                 "the API server does not answer, so nobody knows whether the pods are ready".to_owned(),

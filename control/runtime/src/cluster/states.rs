@@ -39,6 +39,13 @@ pub(crate) fn canary_states() -> kube::api::ApiResource {
     resource("serin.dev", "v1alpha1", "CanaryState", "canarystates")
 }
 
+/// The events that are kept of one Canary of a name.
+#[derive(Clone, Default)]
+struct Kept {
+    incarnation: String,
+    events: Vec<Event>,
+}
+
 /// The states of all Canaries of a cluster, or of one namespace.
 #[derive(Clone)]
 pub(crate) struct States {
@@ -49,7 +56,8 @@ pub(crate) struct States {
     calls: Arc<Semaphore>,
     library: Library,
     /// Events that are saved with each state, as of its last save that is known to have arrived.
-    events: Arc<parking_lot::Mutex<BTreeMap<CanaryKey, Vec<Event>>>>,
+    /// Those of another Canary of the name are not this one's.
+    events: Arc<parking_lot::Mutex<BTreeMap<CanaryKey, Kept>>>,
     changed: watch::Sender<u64>,
 }
 
@@ -137,7 +145,7 @@ impl States {
         match written {
             Ok(object) => {
                 let version = self.read(&object)?.version;
-                self.events.lock().insert(save.canary.clone(), events);
+                self.keep(&save.canary, &save.incarnation, events);
                 Ok(Swap::Done(version))
             }
             Err(kube::Error::Api(status)) if status.code == CONFLICT => self.conflict(&api, save).await,
@@ -158,7 +166,7 @@ impl States {
         if !is_own {
             return Ok(Swap::Stale);
         }
-        self.events.lock().insert(save.canary.clone(), saved.events.clone());
+        self.keep(&save.canary, &saved.incarnation, saved.events.clone());
         Ok(Swap::Landed(Box::new(saved)))
     }
 
@@ -178,9 +186,16 @@ impl States {
         }
     }
 
+    fn keep(&self, canary: &CanaryKey, incarnation: &str, events: Vec<Event>) {
+        let kept = Kept { incarnation: incarnation.to_owned(), events };
+        self.events.lock().insert(canary.clone(), kept);
+    }
+
     /// The events to be saved with a state: those that were, and what it tells.
     fn events_with(&self, save: &Save) -> Vec<Event> {
-        let mut events = self.events.lock().get(&save.canary).cloned().unwrap_or_default();
+        let kept = self.events.lock().get(&save.canary).cloned();
+        let of_this_one = kept.filter(|kept| kept.incarnation == save.incarnation);
+        let mut events = of_this_one.unwrap_or_default().events;
         events.extend(save.events.iter().cloned());
         let surplus = events.len().saturating_sub(EVENTS_SHOWN_MAX);
         events.drain(..surplus);
@@ -234,10 +249,7 @@ impl Store for States {
                 self.read(object).inspect_err(|problem| tracing::error!(%problem, "a state cannot be used")).ok()
             })
             .collect();
-        let mut events = self.events.lock();
-        for saved in &states {
-            events.insert(saved.canary.clone(), saved.events.clone());
-        }
+        states.iter().for_each(|saved| self.keep(&saved.canary, &saved.incarnation, saved.events.clone()));
         Ok(states)
     }
 

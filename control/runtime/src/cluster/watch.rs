@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use backon::ExponentialBuilder;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ApiResource;
@@ -123,10 +124,15 @@ async fn follow<K, T>(
 {
     let what = format!("{} {}", api.resource_url(), which.label_selector.as_deref().unwrap_or_default());
     let mut is_troubled = false;
-    let mut events = events(api, which).boxed();
+    let mut renewals = shared.watches(&what);
+    let mut events = events_anew(&api, &which);
     loop {
         let event = tokio::select! {
             () = stop.cancelled() => return,
+            Ok(()) = renewals.changed() => {
+                (events, is_troubled) = (events_anew(&api, &which), true);
+                continue;
+            }
             event = events.try_next() => event,
         };
         let change = match event {
@@ -143,9 +149,7 @@ async fn follow<K, T>(
             }
         };
         // A list that has begun may be long; until it is whole, what was known before counts, and may be old.
-        if !matches!(change, watcher::Event::Init | watcher::Event::InitApply(_)) && std::mem::take(&mut is_troubled) {
-            shared.sees(&what, true);
-        }
+        let is_whole = !matches!(change, watcher::Event::Init | watcher::Event::InitApply(_));
         let change = match change {
             watcher::Event::Apply(object) => {
                 let name = Name::of(&object);
@@ -162,7 +166,20 @@ async fn follow<K, T>(
         if let Some(change) = change {
             shared.change(|all| table(all).take(change));
         }
+        if is_whole && std::mem::take(&mut is_troubled) {
+            shared.sees(&what, true);
+        }
     }
+}
+
+fn events_anew<K>(
+    api: &Api<K>,
+    which: &watcher::Config,
+) -> BoxStream<'static, Result<watcher::Event<K>, watcher::Error>>
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    events(api.clone(), which.clone()).boxed()
 }
 
 #[cfg(test)]
@@ -170,7 +187,7 @@ mod tests {
     use serde_json::json;
     use serin_plane::in_process::InProcess;
 
-    use super::super::slice::{of_service, peers};
+    use super::super::slice::{Endpoints, of_service, peers};
     use super::*;
 
     #[tokio::test]
@@ -199,6 +216,17 @@ mod tests {
             assert_eq!(objects.fleet.objects.len(), 1);
             assert_eq!(objects.slices.objects.keys().map(|name| name.namespace.as_str()).collect::<Vec<_>>(), ["shop"]);
         });
+        // After an outage nothing is believed before it was listed again.
+        server.drop_watches();
+        server.put(slice("shop", "cart", "10.0.0.4"));
+        shared.renew_watches();
+        assert!(!shared.is_current());
+        while !shared.is_current() {
+            changes.changed().await.expect("it goes on");
+        }
+        let reached = shared
+            .read(|objects| Endpoints::of(of_service(&objects.slices.objects, "shop", "cart"), "admin").serving());
+        assert_eq!(reached.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.4:9090"]);
         stop.cancel();
     }
 }
