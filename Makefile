@@ -8,11 +8,13 @@ TARGET = $(shell cargo metadata --no-deps --format-version 1 --locked | sed -n '
 
 # Flags of the demo, such as `make demo DEMO=--short`; `make demo DEMO=--help` lists them.
 DEMO ?=
+# Flags of the benchmark, such as `make bench BENCH="--job small"`.
+BENCH ?=
 # Worlds of `make world`.
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup plane demo test world lint
+.PHONY: help setup plane demo test world bench lint
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -31,6 +33,12 @@ demo: setup ## Watch a good release be promoted and a bad one be rolled back, un
 test: setup plane ## Build everything and run every test
 	cargo build --workspace --all-targets --locked
 	cargo test --workspace --locked
+	SERIN_TEST_ADAPTER=pingora cargo test --workspace --locked --test it edge_ -- --skip hostile --skip differential
+
+bench: setup ## Measure what a request costs, beside nginx and HAProxy
+	@benches/setup.sh
+	cargo build --release --locked -p serin -p serin-benches --bins
+	"$(TARGET)/release/bench" $(BENCH)
 
 world: setup ## Let SEEDS made-up worlds go wrong, and see that every promise holds
 	SERIN_WORLD_SEEDS=$(SEEDS) cargo test --locked -p serin-tests --test world every_promise -- --nocapture

@@ -253,6 +253,7 @@ fn edge_settings(arguments: &RunArguments, start: &Start) -> Settings {
         connect_timeout: upstream.connect_timeout(),
         upstream_read_timeout: upstream.read_timeout(),
         upstream_write_timeout: upstream.write_timeout(),
+        direct: true,
         upstream_idle_timeout: upstream.idle_timeout(),
     }
 }

@@ -28,7 +28,7 @@ pub(crate) const ENDPOINTS_TRIED_MAX: usize = 3;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) struct Adapter {
-    pub(crate) desk: Desk,
+    pub(crate) desk: Arc<Desk>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) counting: Arc<Counting>,
     pub(crate) draining: Arc<AtomicBool>,

@@ -31,13 +31,28 @@ impl Attempt {
         self.head = Some((status, self.elapsed_us()));
     }
 
-    /// The request is over.
-    pub(crate) fn end(&mut self, error: Option<&Error>) {
-        let outcome = classify(self.head.map(|(status, _)| status), error);
-        self.close(outcome);
+    /// The route by which it goes.
+    pub(crate) fn route(&self) -> &ThreadRoute {
+        &self.route
     }
 
-    fn close(&mut self, outcome: Outcome) {
+    /// The status of the final response head, if it has come.
+    pub(crate) fn status(&self) -> Option<u16> {
+        self.head.map(|(status, _)| status)
+    }
+
+    /// The request is over; in pingora-proxy's words.
+    pub(crate) fn end(&mut self, error: Option<&Error>) {
+        self.end_as(classify(self.status(), error));
+    }
+
+    /// The request is over, and its answer was whole.
+    pub(crate) fn end_whole(&mut self) {
+        self.end_as(self.status().map_or(Outcome::Internal, Outcome::Status));
+    }
+
+    /// The request is over, in this way. Only the first end counts.
+    pub(crate) fn end_as(&mut self, outcome: Outcome) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
@@ -58,7 +73,7 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        self.close(Outcome::Internal);
+        self.end_as(Outcome::Internal);
     }
 }
 

@@ -1,9 +1,12 @@
-//! One client connection: within its limits, one head after the other, each handed to Pingora with the bytes that came.
+//! One client connection: within its limits, one head after the other, each carried out directly or handed to Pingora with the
+//! bytes that came.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use async_trait::async_trait;
+use bytes::BytesMut;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
@@ -14,11 +17,14 @@ use tokio::sync::Notify;
 
 use crate::adapter::Adapter;
 use crate::counts::{Counting, Refusal};
-use crate::head::{Head, Patience, read_head};
+use crate::direct::alarm::{Alarm, Rang};
+use crate::direct::buffer::{Buffer, give_back, spare};
+use crate::direct::{Admission, After, HEAD_BYTES_MAX, Lane};
 use crate::settings::Settings;
 
-/// Wraps Pingora's proxy for what it leaves open: limits, a gauge, reading heads. It is no `HttpServerApp` itself.
+/// Carries connections: directly where that can be done, else by Pingora's proxy. It is no `HttpServerApp` itself.
 pub(crate) struct Connections {
+    pub(crate) lane: Lane,
     pub(crate) proxy: Arc<HttpProxy<Adapter>>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) counting: Arc<Counting>,
@@ -26,8 +32,8 @@ pub(crate) struct Connections {
     pub(crate) ended: Arc<Notify>,
 }
 
-/// Whether Pingora took a head for a request. It asks more of one than its syntax (two lengths that differ, two hosts),
-/// and answers 400 without telling anybody; the hook that it calls for every other head sets this.
+/// Whether Pingora took a head for a request. It asks more of one than its syntax, and answers 400 without telling anybody; the
+/// hook that it calls for every other head sets this.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Taken(Arc<AtomicBool>);
 
@@ -56,6 +62,17 @@ impl Drop for Open<'_> {
     }
 }
 
+/// A connection and what is kept with it.
+struct Connection {
+    stream: Stream,
+    /// What has come and is not used.
+    buffer: Buffer,
+    alarm: Alarm,
+    /// What Pingora keeps from one request to the next.
+    persistent: Option<HttpPersistentSettings>,
+    taken: Taken,
+}
+
 #[async_trait]
 impl ServerApp for Connections {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
@@ -63,10 +80,15 @@ impl ServerApp for Connections {
             self.counting.refuse(Refusal::TooManyConnections);
             return None;
         };
-        let taken = Taken::default();
-        let mut next = Some(ReusedHttpStream::new(stream, None));
-        while let Some((stream, persistent)) = next.map(ReusedHttpStream::consume) {
-            next = self.one_request(stream, persistent, &taken, shutdown.clone()).await;
+        let mut next = Some(Connection {
+            stream,
+            buffer: Buffer::default(),
+            alarm: self.lane.watchman.alarm(),
+            persistent: None,
+            taken: Taken::default(),
+        });
+        while let Some(connection) = next {
+            next = self.one_request(connection, shutdown).await;
         }
         None
     }
@@ -77,61 +99,165 @@ impl ServerApp for Connections {
 }
 
 impl Connections {
-    async fn one_request(
-        &self,
-        mut stream: Stream,
-        persistent: Option<HttpPersistentSettings>,
-        taken: &Taken,
-        mut shutdown: ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        let patience = Patience { idle: self.settings.keep_alive_timeout, head: self.settings.downstream_read_timeout };
-        let head = tokio::select! {
-            // What has already arrived is served, also when the process is ending.
-            biased;
-            head = read_head(&mut stream, patience) => head,
-            _ = shutdown.wait_for(|stop| *stop) => return None,
-        };
-        let bytes = match head {
-            Head::Complete(bytes) if bytes.starts_with(b"CONNECT ") => {
-                return self.refuse(stream, Refusal::Connect).await;
+    async fn one_request(&self, mut connection: Connection, shutdown: &ShutdownWatch) -> Option<Connection> {
+        let mut out = Vec::new();
+        let mut is_begun = false;
+        let admission = loop {
+            let come = connection.buffer.unused();
+            if !come.is_empty() {
+                if out.capacity() == 0 {
+                    out = spare();
+                }
+                match self.lane.admit(come, &mut out) {
+                    Admission::Partial => {}
+                    admission => break admission,
+                }
+                if !std::mem::replace(&mut is_begun, true) {
+                    connection.alarm.set(self.settings.downstream_read_timeout);
+                }
             }
-            Head::Complete(bytes) => bytes,
-            Head::Idle => return None,
-            Head::Refused(why) => return self.refuse(stream, why).await,
+            match self.read_on(&mut connection, is_begun).await {
+                Read::More => {}
+                Read::Over if is_begun => break Admission::Refused(Refusal::HeadCut),
+                Read::Late if is_begun => break Admission::Refused(Refusal::HeadTimeout),
+                Read::Over | Read::Late => return None,
+            }
         };
+        let next = self.follow(admission, connection, &mut out, shutdown).await;
+        if out.capacity() > 0 {
+            give_back(out);
+        }
+        next
+    }
+
+    /// Reads once: for the first byte as long as a connection may be idle, and for the rest until the alarm that was set with it.
+    async fn read_on(&self, connection: &mut Connection, is_begun: bool) -> Read {
+        let Connection { stream, buffer, alarm, .. } = connection;
+        if !is_begun {
+            alarm.set(self.settings.keep_alive_timeout);
+        }
+        let read = std::future::poll_fn(|context| match buffer.poll_read(stream, HEAD_BYTES_MAX, context) {
+            // What has already arrived is served, also when the process is ending.
+            Poll::Pending if !is_begun && alarm.watchman().is_stopping() => Poll::Ready(Ok(None)),
+            other => other,
+        });
+        match alarm.wait(read).await {
+            Ok(Ok(Some(_))) => Read::More,
+            Ok(Ok(None) | Err(_)) => Read::Over,
+            Err(Rang) => Read::Late,
+        }
+    }
+
+    async fn follow(
+        &self,
+        admission: Admission,
+        mut connection: Connection,
+        out: &mut Vec<u8>,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Connection> {
+        match admission {
+            Admission::Direct(order, used) => {
+                let Connection { stream, buffer, alarm, .. } = &mut connection;
+                buffer.consume(used);
+                match self.lane.exchange(stream, buffer, alarm, order, out).await {
+                    After::Next => Some(connection),
+                    After::Close => self.close(connection).await,
+                }
+            }
+            Admission::HandOver => self.hand_over(connection, shutdown).await,
+            Admission::Unrouted(why, used) => self.turn_away(connection, why, used).await,
+            Admission::BadBody(mut order) => {
+                order.attempt.end_as(serin_measure::Outcome::ClientAbort);
+                self.tell(&mut connection, "400 Bad Request").await;
+                self.close(connection).await
+            }
+            Admission::Refused(why) => self.refuse(connection, why).await,
+            // It was waited for.
+            Admission::Partial => None,
+        }
+    }
+
+    async fn hand_over(&self, connection: Connection, shutdown: &ShutdownWatch) -> Option<Connection> {
+        let Connection { stream, buffer, alarm, persistent, taken } = connection;
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(Some(self.settings.keep_alive_timeout.as_secs()));
         if let Some(persistent) = persistent {
             persistent.apply_to_session(&mut session);
         }
-        session.set_pipelined_prefix(bytes);
+        session.set_pipelined_prefix(BytesMut::from(buffer.unused()));
+        drop(buffer);
         taken.0.store(false, Ordering::Relaxed);
         session.set_connection_user_context(Some(Box::new(taken.clone())));
-        let next = self.proxy.process_new_http(session, &shutdown).await;
+        let next = self.proxy.process_new_http(session, shutdown).await;
         if !taken.0.load(Ordering::Relaxed) {
             self.counting.refuse(Refusal::Malformed);
         }
-        next
+        let (stream, persistent) = next.map(ReusedHttpStream::consume)?;
+        Some(Connection { stream, buffer: Buffer::default(), alarm, persistent, taken })
+    }
+
+    /// Answers a request that has nowhere to go. The connection is used again if all of it has come.
+    async fn turn_away(&self, mut connection: Connection, why: Refusal, used: Option<usize>) -> Option<Connection> {
+        self.counting.refuse(why);
+        let (status, sentence) = match why {
+            Refusal::UnknownHost => ("404 Not Found", "no route answers for this host\n"),
+            _ => ("503 Service Unavailable", "no endpoint is available\n"),
+        };
+        let used = used.filter(|_| !self.lane.is_draining());
+        let option = if used.is_some() { "keep-alive" } else { "close" };
+        let head = format!("HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {}", sentence.len());
+        let is_told = self.write(&mut connection, &format!("{head}\r\nconnection: {option}\r\n\r\n{sentence}")).await;
+        match used {
+            Some(used) if is_told => {
+                connection.buffer.consume(used);
+                Some(connection)
+            }
+            _ => self.close(connection).await,
+        }
     }
 
     /// Counts what is no request, tells the client if that makes sense, and closes the connection.
-    async fn refuse(&self, mut stream: Stream, why: Refusal) -> Option<ReusedHttpStream> {
+    async fn refuse(&self, mut connection: Connection, why: Refusal) -> Option<Connection> {
         self.counting.refuse(why);
         let status = match why {
             Refusal::Malformed => "400 Bad Request",
             Refusal::HeadTooLarge => "431 Request Header Fields Too Large",
             Refusal::HeadTimeout => "408 Request Timeout",
             Refusal::Connect => "405 Method Not Allowed",
+            Refusal::Coding => "501 Not Implemented",
             Refusal::TooManyConnections | Refusal::HeadCut | Refusal::UnknownHost | Refusal::NoEndpoint => return None,
         };
-        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-        let tell = async {
+        self.tell(&mut connection, status).await;
+        self.close(connection).await
+    }
+
+    async fn tell(&self, connection: &mut Connection, status: &str) {
+        self.write(connection, &format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")).await;
+    }
+
+    /// Writes an answer of our own, and says whether that worked.
+    async fn write(&self, connection: &mut Connection, answer: &str) -> bool {
+        let Connection { stream, alarm, .. } = connection;
+        let written = async {
             stream.write_all(answer.as_bytes()).await?;
             stream.flush().await
         };
-        // The connection is closed whether or not the client reads this.
-        let _ = tokio::time::timeout(self.settings.downstream_write_timeout, tell).await;
-        let _ = stream.shutdown().await;
+        matches!(alarm.within(self.settings.downstream_write_timeout, written).await, Ok(Ok(())))
+    }
+
+    /// Says that nothing more comes. The client reads what was written, whatever it still sends.
+    async fn close(&self, mut connection: Connection) -> Option<Connection> {
+        let Connection { stream, alarm, .. } = &mut connection;
+        let _ = alarm.within(self.settings.downstream_write_timeout, stream.shutdown()).await;
         None
     }
+}
+
+/// How a read went.
+enum Read {
+    More,
+    /// The client has left.
+    Over,
+    /// The time ran out.
+    Late,
 }

@@ -19,13 +19,15 @@ pub enum Refusal {
     UnknownHost,
     /// The route has no endpoint at all; answered with 503.
     NoEndpoint,
+    /// The body has a transfer coding that is not chunked; answered with 501.
+    Coding,
     /// The method CONNECT, which an edge does not serve; answered with 405.
     Connect,
 }
 
 impl Refusal {
     /// All of them, in the order of [`Self::index`].
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::TooManyConnections,
         Self::Malformed,
         Self::HeadTooLarge,
@@ -33,6 +35,7 @@ impl Refusal {
         Self::HeadCut,
         Self::UnknownHost,
         Self::NoEndpoint,
+        Self::Coding,
         Self::Connect,
     ];
 
@@ -51,6 +54,7 @@ impl Refusal {
             Self::HeadCut => "head_cut",
             Self::UnknownHost => "unknown_host",
             Self::NoEndpoint => "no_endpoint",
+            Self::Coding => "transfer_coding",
             Self::Connect => "connect",
         }
     }

@@ -25,6 +25,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::adapter::{Adapter, ENDPOINTS_TRIED_MAX};
 use crate::connection::Connections;
 use crate::counts::{Counting, EdgeCounts};
+use crate::direct::alarm::Watchman;
+use crate::direct::{Lane, Pool};
 use crate::meters::Meters;
 use crate::published::Published;
 use crate::settings::Settings;
@@ -33,8 +35,9 @@ use crate::tripwire::Tripped;
 
 /// Connections waiting to be accepted per listener and thread; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
-/// Read and write buffer of a client connection in bytes: a usual head and a small answer fit each.
-const L4_BUFFER_BYTES: usize = 16 * 1024;
+/// Read and write buffer of a client connection in bytes, as long as it lives. None: what is read or written has a buffer of its
+/// own while it is there, and an idle connection has nothing.
+const L4_BUFFER_BYTES: usize = 0;
 /// Idle connections kept to all backends of one thread.
 const POOL_SIZE: usize = 1024;
 
@@ -239,7 +242,10 @@ impl Worker {
             .expect("the process may start a runtime");
         let _in_runtime = runtime.enter();
         let ended = Arc::new(Notify::new());
-        let mut service = Service::new(format!("edge-{}", self.thread), self.connections(&ended));
+        let watchman = Watchman::new();
+        let pool = Arc::new(Pool::new(self.settings.upstream_idle_timeout));
+        let connections = self.connections(&ended, &watchman, &pool);
+        let mut service = Service::new(format!("edge-{}", self.thread), connections);
         let mut fds = Fds::new();
         for (index, socket) in self.sockets.into_iter().enumerate() {
             let name = format!("edge-{}-{index}", self.thread);
@@ -249,7 +255,10 @@ impl Worker {
         }
         let fds = Some(Arc::new(Mutex::new(fds)));
         runtime.block_on(async {
+            tokio::spawn(watchman.clone().watch());
+            tokio::spawn(pool.keep_clean());
             service.start_service(fds, self.stopped, 1).await;
+            watchman.stop();
             // Listeners are closed; what is in flight goes on until the last connection of any thread has ended.
             loop {
                 let next_end = ended.notified();
@@ -261,10 +270,18 @@ impl Worker {
         });
     }
 
-    fn connections(&self, ended: &Arc<Notify>) -> Connections {
+    fn connections(&self, ended: &Arc<Notify>, watchman: &Arc<Watchman>, pool: &Arc<Pool>) -> Connections {
         let seed = getrandom::u64().expect("the operating system has entropy");
+        let desk = Arc::new(Desk::new(self.thread, self.settings.clone(), self.handle.published.clone(), seed));
+        let lane = Lane {
+            desk: desk.clone(),
+            settings: self.settings.clone(),
+            draining: self.handle.draining.clone(),
+            pool: pool.clone(),
+            watchman: watchman.clone(),
+        };
         let adapter = Adapter {
-            desk: Desk::new(self.thread, self.settings.clone(), self.handle.published.clone(), seed),
+            desk,
             settings: self.settings.clone(),
             counting: self.handle.counting.clone(),
             draining: self.handle.draining.clone(),
@@ -277,6 +294,7 @@ impl Worker {
             ..ServerConf::default()
         };
         Connections {
+            lane,
             proxy: Arc::new(pingora_proxy::http_proxy(&Arc::new(conf), adapter)),
             settings: self.settings.clone(),
             counting: self.handle.counting.clone(),

@@ -25,6 +25,8 @@ pub struct Settings {
     pub upstream_read_timeout: Duration,
     /// How long a backend may block a write.
     pub upstream_write_timeout: Duration,
+    /// Whether requests are carried directly where that can be done; if not, pingora-proxy carries them all.
+    pub direct: bool,
     /// How long an idle connection to a backend is kept. Below the backend's own keep-alive there are no stale ones.
     pub upstream_idle_timeout: Duration,
 }
@@ -41,6 +43,7 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(1),
             upstream_read_timeout: Duration::from_secs(60),
             upstream_write_timeout: Duration::from_secs(60),
+            direct: true,
             upstream_idle_timeout: Duration::from_secs(50),
         }
     }

@@ -1,5 +1,6 @@
 //! What one thread of the edge owns: its view of the table, its recorder slots, its random numbers, its listeners.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
@@ -36,12 +37,18 @@ pub(crate) struct ThreadRoute {
     meter: Arc<EpochMeter>,
     pub(crate) tripwire: Arc<Tripwire>,
     peers: [Vec<HttpPeer>; 2],
+    addresses: [Vec<SocketAddr>; 2],
 }
 
 impl ThreadRoute {
     /// Where this thread counts.
     pub(crate) fn shard(&self) -> &Shard {
         self.meter.shard(self.thread)
+    }
+
+    /// Addresses of an arm, in the order of its endpoints.
+    pub(crate) fn addresses(&self, arm: Arm) -> &[SocketAddr] {
+        &self.addresses[arm.index()]
     }
 
     /// Prepared peers of an arm, in the order of its endpoints.
@@ -79,15 +86,17 @@ impl Desk {
         let route = published.table.route(index);
         let instruments = &published.instruments[index.0 as usize];
         let peers = |arm| route.endpoints(arm).iter().map(|endpoint| self.peer(endpoint.address)).collect();
+        let addresses = |arm| route.endpoints(arm).iter().map(|endpoint| endpoint.address).collect();
         ThreadRoute {
             thread: self.thread,
             meter: instruments.meter.clone(),
             tripwire: instruments.tripwire.clone(),
             peers: [peers(Arm::Primary), peers(Arm::Canary)],
+            addresses: [addresses(Arm::Primary), addresses(Arm::Canary)],
         }
     }
 
-    fn peer(&self, address: std::net::SocketAddr) -> HttpPeer {
+    fn peer(&self, address: SocketAddr) -> HttpPeer {
         let mut peer = HttpPeer::new(address, false, String::new());
         let options = &mut peer.options;
         options.connection_timeout = Some(self.settings.connect_timeout);

@@ -70,9 +70,21 @@ impl Drop for TestEdge {
     }
 }
 
-/// One thread on a free port; patient beyond any test.
+/// One thread on a free port; patient beyond any test. `SERIN_TEST_ADAPTER=pingora` has pingora-proxy carry everything, and
+/// `make test` runs all tests of the edge both ways.
 pub(crate) fn settings() -> Settings {
-    Settings { listen: vec![(Ipv4Addr::LOCALHOST, 0).into()], threads: 1, ..Settings::default() }
+    let direct = std::env::var_os("SERIN_TEST_ADAPTER").is_none_or(|adapter| adapter != "pingora");
+    Settings { listen: vec![(Ipv4Addr::LOCALHOST, 0).into()], threads: 1, direct, ..Settings::default() }
+}
+
+/// Whether the direct exchange carries what it can in this run.
+pub(crate) fn is_direct() -> bool {
+    settings().direct
+}
+
+/// The same settings for either adapter.
+pub(crate) fn adapters() -> [Settings; 2] {
+    [true, false].map(|direct| Settings { direct, ..settings() })
 }
 
 /// The canary of these tests.

@@ -213,7 +213,7 @@ fn a_host_that_nobody_answers_for_gets_404() {
             ("GET / HTTP/1.1\r\nhost: nobody\r\n", "404"),
             ("GET / HTTP/1.1\r\nhost: app.example.com\r\n", "app.example.com"),
             ("GET / HTTP/1.1\r\nhost: example.com\r\n", "404"),
-            ("GET / HTTP/1.1\r\n", "404"),
+            ("GET / HTTP/1.0\r\n", "404"),
         ],
     );
 }

@@ -3,8 +3,10 @@
 
 mod edge;
 mod edge_clients;
+mod edge_differential;
 mod edge_endpoints;
 mod edge_heads;
+mod edge_hostile;
 mod edge_outcomes;
 mod edge_routing;
 mod edge_stop;

@@ -48,6 +48,8 @@ impl Message {
 pub(crate) struct Wire {
     stream: TcpStream,
     unread: Vec<u8>,
+    /// Trailer fields that have come.
+    pub(crate) trailers: Vec<String>,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
@@ -60,7 +62,7 @@ impl Wire {
 
     fn new(stream: TcpStream, heads: Arc<Mutex<Vec<String>>>) -> Self {
         stream.set_nodelay(true).expect("the socket is open");
-        Self { stream, unread: Vec::new(), heads }
+        Self { stream, unread: Vec::new(), trailers: Vec::new(), heads }
     }
 
     /// Writes all of it. A peer that has gone is no fault here; what it did before is seen by reading.
@@ -127,12 +129,27 @@ impl Wire {
         }
         loop {
             let Some(size) = self.line().await else { return (body, false) };
-            let size = usize::from_str_radix(size.trim(), 16).expect("a chunk's size is hexadecimal");
+            let digits = size.split(';').next().unwrap_or_default().trim();
+            let size = usize::from_str_radix(digits, 16).expect("a chunk's size is hexadecimal");
+            if size == 0 {
+                return (body, self.trailers().await);
+            }
             let whole = self.fill(size + 2).await;
             body.extend(self.take(size));
             self.take(2);
-            if !whole || size == 0 {
-                return (body, whole);
+            if !whole {
+                return (body, false);
+            }
+        }
+    }
+
+    /// Reads what may follow the last chunk, up to the empty line; false if the connection ended before.
+    async fn trailers(&mut self) -> bool {
+        loop {
+            match self.line().await.as_deref() {
+                Some("\r\n") => return true,
+                Some(field) => self.trailers.push(field.trim_end().to_owned()),
+                None => return false,
             }
         }
     }

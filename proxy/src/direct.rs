@@ -1,0 +1,124 @@
+//! The direct exchange: HTTP/1.1 from a client to HTTP/1.1 at a backend, by a loop of ours on the connection that Pingora's listener
+//! accepted.
+//!
+//! ```text
+//!   bytes ─▶ request (parsed where they lie) ─▶ decide ─▶ compose ─▶ exchange ─▶ response ─▶ compose ─▶ client
+//!               │                                             │           ▲
+//!               └─ refused: by one rule for all               └─ pool ────┘       alarm: limits on every read and write
+//! ```
+//!
+//! Nothing is turned into a map and back, and nothing is allocated for a request. What it does not do (HTTP/1.0, upgrades, targets
+//! that are no path) goes to pingora-proxy with its bytes as they came; that is settled before the toss, by the request alone.
+
+pub(crate) mod alarm;
+pub(crate) mod buffer;
+mod compose;
+mod exchange;
+mod framing;
+mod pool;
+mod request;
+mod response;
+
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serin_route::Unrouted;
+
+pub(crate) use exchange::{After, Order};
+pub(crate) use pool::Pool;
+
+use crate::attempt::Attempt;
+use crate::counts::Refusal;
+use crate::settings::Settings;
+use crate::thread::Desk;
+use alarm::Watchman;
+use request::{HEADERS_MAX, Request, Unusable, is_idempotent};
+
+/// Longest request head in bytes. nginx allows 32 KiB in all by default; cookies of several applications fit in 64.
+pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// What one thread needs to carry requests.
+pub(crate) struct Lane {
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) draining: Arc<AtomicBool>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) watchman: Arc<Watchman>,
+}
+
+/// What becomes of a head.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    /// Its end has not come.
+    Partial,
+    /// It is for pingora-proxy.
+    HandOver,
+    /// It is carried out directly. Of what was read, so many bytes are used: the head, and what came of the body.
+    Direct(Order, usize),
+    /// It is no request.
+    Refused(Refusal),
+    /// It goes nowhere. The connection may be used again after so many bytes, if all of the request has come.
+    Unrouted(Refusal, Option<usize>),
+    /// Its body is none, which is seen only now.
+    BadBody(Order),
+}
+
+impl Lane {
+    /// Looks at what has come, and decides on a request if it is whole. `out` gets what is to be sent.
+    pub(crate) fn admit(&self, bytes: &[u8], out: &mut Vec<u8>) -> Admission {
+        let mut room = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+        let request = match request::parse(bytes, &mut room) {
+            Ok(Some(request)) => request,
+            Ok(None) if bytes.len() < HEAD_BYTES_MAX => return Admission::Partial,
+            Ok(None) => return Admission::Refused(Refusal::HeadTooLarge),
+            Err(Unusable::Malformed) => return Admission::Refused(Refusal::Malformed),
+            Err(Unusable::Coding) => return Admission::Refused(Refusal::Coding),
+        };
+        if request.method == "CONNECT" {
+            return Admission::Refused(Refusal::Connect);
+        }
+        if self.settings.direct && is_for_us(&request) { self.order(bytes, &request, out) } else { Admission::HandOver }
+    }
+
+    fn order(&self, bytes: &[u8], request: &Request<'_, '_>, out: &mut Vec<u8>) -> Admission {
+        let head_bytes = request.facts.length;
+        let mut body = request.facts.body.clone();
+        let came = &bytes[head_bytes..];
+        let taken = body.take(came);
+        let (decision, route) = match self.desk.decide(request) {
+            Ok(decided) => decided,
+            Err(unrouted) => {
+                let why = match unrouted {
+                    Unrouted::UnknownHost => Refusal::UnknownHost,
+                    Unrouted::NoEndpoint => Refusal::NoEndpoint,
+                };
+                let is_whole = taken.is_ok() && body.is_over() && request.facts.keep_alive;
+                return Admission::Unrouted(why, taken.ok().filter(|_| is_whole).map(|taken| head_bytes + taken));
+            }
+        };
+        let order = Order {
+            attempt: Attempt::begin(route, decision.arm, decision.assignment),
+            arm: decision.arm,
+            endpoint: decision.endpoint,
+            body,
+            is_head: request.method == "HEAD",
+            is_idempotent: is_idempotent(request.method),
+            keep_alive: request.facts.keep_alive,
+        };
+        let Ok(taken) = taken else { return Admission::BadBody(order) };
+        out.clear();
+        compose::request(out, request);
+        out.extend_from_slice(&came[..taken]);
+        Admission::Direct(order, head_bytes + taken)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether the direct exchange does what a request asks for. It depends on nothing that is drawn.
+fn is_for_us(request: &Request<'_, '_>) -> bool {
+    !request.facts.is_old && !request.facts.upgrades && request.target.starts_with('/')
+}

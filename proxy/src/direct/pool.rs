@@ -1,0 +1,92 @@
+//! Connections to backends that wait for the next request, of one thread: taken and given back without a task, a lock that is
+//! contended, or a system call.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// Idle connections kept to all backends of one thread; the one that has waited longest in the fullest place goes first.
+const IDLE_MAX: usize = 1_024;
+/// Idle connections kept to one backend.
+const IDLE_OF_ONE_MAX: usize = 256;
+
+/// How often the idle ones are looked through. A closed one that nobody takes holds a file descriptor for so long.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// The idle connections of one thread.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    idle_timeout: Duration,
+    /// Only this thread takes it.
+    idle: Mutex<Idle>,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    /// By backend, the one used last at the end: those at the front grow old and are closed.
+    by_address: HashMap<SocketAddr, Vec<(TcpStream, Instant)>, FixedState>,
+    count: usize,
+}
+
+impl Pool {
+    pub(crate) fn new(idle_timeout: Duration) -> Self {
+        Self { idle_timeout, idle: Mutex::default() }
+    }
+
+    /// A connection to a backend that was open a moment ago, if there is one.
+    pub(crate) fn take(&self, address: SocketAddr) -> Option<TcpStream> {
+        let mut idle = self.idle.lock();
+        let idle = &mut *idle;
+        let waiting = idle.by_address.get_mut(&address)?;
+        while let Some((stream, since)) = waiting.pop() {
+            idle.count -= 1;
+            if since.elapsed() < self.idle_timeout && is_open(&stream) {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request.
+    pub(crate) fn give_back(&self, address: SocketAddr, stream: TcpStream) {
+        let mut idle = self.idle.lock();
+        let idle = &mut *idle;
+        let waiting = idle.by_address.entry(address).or_default();
+        if idle.count < IDLE_MAX && waiting.len() < IDLE_OF_ONE_MAX {
+            waiting.push((stream, Instant::now()));
+            idle.count += 1;
+        }
+    }
+
+    /// Closes now and then what has waited too long, or was closed by its backend: one that is gone is not asked for again.
+    pub(crate) async fn keep_clean(self: Arc<Self>) {
+        let mut times = tokio::time::interval(SWEEP);
+        loop {
+            times.tick().await;
+            self.sweep();
+        }
+    }
+
+    fn sweep(&self) {
+        let mut idle = self.idle.lock();
+        let idle = &mut *idle;
+        for waiting in idle.by_address.values_mut() {
+            waiting.retain(|(stream, since)| since.elapsed() < self.idle_timeout && is_open(stream));
+        }
+        idle.by_address.retain(|_, waiting| !waiting.is_empty());
+        idle.count = idle.by_address.values().map(Vec::len).sum();
+    }
+}
+
+/// Whether a backend has neither closed an idle connection nor said anything on it, as far as this thread has been told: it asks
+/// the runtime, and the kernel only if there is news.
+fn is_open(stream: &TcpStream) -> bool {
+    let mut byte = [0];
+    matches!(stream.try_read(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+}
