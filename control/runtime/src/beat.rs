@@ -317,7 +317,7 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
     fn verdict(&mut self, key: &CanaryKey, now_ms: u64) -> Verdict {
         let snapshot = self.snapshot(key);
         let (silent, all) = self.fleet.silent(&self.site.peers(), now_ms);
-        let silent = silent + usize::from(!self.board.is_current());
+        let silent = silent + usize::from(!self.board.is_settled());
         let verdict = match self.entries.get_mut(key) {
             Some(entry) => entry.verdict(now_ms, &snapshot),
             None => Verdict::Wait { reason: "no longer configured".to_owned() },
@@ -325,7 +325,7 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
         match verdict {
             Verdict::Pass if silent > 0 => {
                 // This process serves too, so there is one more than there are others.
-                let reason = format!("{silent} of {} replicas do not answer, or do not see the cluster", all + 1);
+                let reason = format!("{silent} of {} replicas do not answer, or do not see the cluster yet", all + 1);
                 Verdict::Wait { reason }
             }
             Verdict::Pass | Verdict::Halt { .. } | Verdict::Wait { .. } => verdict,

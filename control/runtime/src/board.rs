@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
 use serin_analysis::CheckResult;
 use serin_measure::{CanaryKey, EpochId, Snapshot};
 use serin_rollout::{Phase, Plan, State};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::store::{Event, Version};
 
@@ -19,10 +22,30 @@ pub struct Board {
     draining: AtomicBool,
     drained: AtomicBool,
     told_finally: Notify,
-    blind: AtomicBool,
+    sight: Mutex<Sight>,
     tick_seconds: HistogramVec,
     api_calls: IntCounterVec,
 }
+
+/// What is known of the surroundings.
+#[derive(Debug, Clone, Copy)]
+enum Sight {
+    /// What is so. It was not always: others who look at it may need until this time to see it too.
+    Sees { settled_at: Option<Instant> },
+    /// What was so until this time.
+    Blind { since: Instant },
+}
+
+impl Default for Sight {
+    fn default() -> Self {
+        Self::Sees { settled_at: None }
+    }
+}
+
+/// After an outage a Kubernetes controller looks again within four times its length, and within a minute: client-go's reflector waits
+/// twice as long after each failure, up to 30 s, and as much again by chance (`tools/cache/reflector.go`).
+const OTHERS_FACTOR: u32 = 4;
+const OTHERS_MAX: Duration = Duration::from_secs(60);
 
 /// What the control loop last posted.
 #[derive(Debug, Clone, Default)]
@@ -103,8 +126,8 @@ impl Default for Board {
         let api_calls =
             IntCounterVec::new(options, &["method", "resource"]).expect("the name and the labels are valid");
         let (posting, told_finally) = (watch::Sender::default(), Notify::new());
-        let blind = AtomicBool::new(false);
-        Self { posting, draining, drained, told_finally, blind, tick_seconds, api_calls }
+        let sight = Mutex::default();
+        Self { posting, draining, drained, told_finally, sight, tick_seconds, api_calls }
     }
 }
 
@@ -151,12 +174,29 @@ impl Board {
 
     /// Says whether what is known of the cluster is what is so: every watch works, and the table follows it.
     pub(crate) fn sees_the_cluster(&self, sees: bool) {
-        self.blind.store(!sees, Ordering::Relaxed);
+        let (mut sight, now) = (self.sight.lock(), Instant::now());
+        *sight = match (*sight, sees) {
+            (Sight::Sees { .. }, false) => Sight::Blind { since: now },
+            (Sight::Blind { since }, true) => {
+                let others = ((now - since) * OTHERS_FACTOR).min(OTHERS_MAX);
+                Sight::Sees { settled_at: Some(now + others) }
+            }
+            (same, _) => same,
+        };
     }
 
     /// Whether what is known of the surroundings is up to date.
     pub(crate) fn is_current(&self) -> bool {
-        !self.blind.load(Ordering::Relaxed)
+        matches!(*self.sight.lock(), Sight::Sees { .. })
+    }
+
+    /// The same, and Kubernetes' own controllers may be trusted to see it too. Until then pods may be replaced whose addresses nobody
+    /// writes down.
+    pub(crate) fn is_settled(&self) -> bool {
+        match *self.sight.lock() {
+            Sight::Sees { settled_at } => settled_at.is_none_or(|at| Instant::now() >= at),
+            Sight::Blind { .. } => false,
+        }
     }
 
     /// The final counts were told to who asked.
@@ -216,7 +256,25 @@ impl Ended {
 
 #[cfg(test)]
 mod tests {
-    use super::resource_of;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn after_an_outage_others_are_given_time_to_see_what_is_so() {
+        let board = Board::default();
+        assert!(board.is_current() && board.is_settled());
+        for (outage_s, others_s) in [(2, 8), (600, 60)] {
+            board.sees_the_cluster(false);
+            tokio::time::advance(Duration::from_secs(outage_s)).await;
+            board.sees_the_cluster(false);
+            assert!(!board.is_current() && !board.is_settled());
+            board.sees_the_cluster(true);
+            tokio::time::advance(Duration::from_millis(others_s * 1_000 - 1)).await;
+            board.sees_the_cluster(true);
+            assert!(board.is_current() && !board.is_settled(), "{outage_s} s");
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert!(board.is_settled());
+        }
+    }
 
     #[test]
     fn the_resource_of_a_call_is_found_in_its_path() {

@@ -329,7 +329,7 @@ impl<S: Store, P: DataPlane, W: Site> Controller<S, P, W> {
         self.board.post(Posting {
             ready: true,
             leads: self.leads(),
-            all_see: self.board.is_current() && self.fleet.silent(&self.site.peers(), self.clock.now_ms()).0 == 0,
+            all_see: self.board.is_settled() && self.fleet.silent(&self.site.peers(), self.clock.now_ms()).0 == 0,
             generation: self.generation,
             others: self.others.clone(),
             canaries: canaries.collect(),
