@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use pingora_core::{Error, ErrorSource, ErrorType};
 use serin_measure::{Arm, Assignment, Outcome};
 
 use crate::thread::ThreadRoute;
@@ -41,11 +40,6 @@ impl Attempt {
         self.head.map(|(status, _)| status)
     }
 
-    /// The request is over; in pingora-proxy's words.
-    pub(crate) fn end(&mut self, error: Option<&Error>) {
-        self.end_as(classify(self.status(), error));
-    }
-
     /// The request is over, and its answer was whole.
     pub(crate) fn end_whole(&mut self) {
         self.end_as(self.status().map_or(Outcome::Internal, Outcome::Status));
@@ -74,66 +68,5 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         self.end_as(Outcome::Internal);
-    }
-}
-
-/// How a request ended, from the status of its head, if one came, and the error, if one did.
-fn classify(status: Option<u16>, error: Option<&Error>) -> Outcome {
-    match (status, error) {
-        (Some(status), None) => Outcome::Status(status),
-        // A server error was seen, whatever happened to its body afterwards.
-        (Some(status @ 500..), Some(_)) => Outcome::Status(status),
-        (None, None) => Outcome::Internal,
-        (status, Some(error)) => match error.esource() {
-            ErrorSource::Downstream => Outcome::ClientAbort,
-            ErrorSource::Upstream => upstream(status.is_some(), error.root_etype()),
-            ErrorSource::Internal | ErrorSource::Unset => Outcome::Internal,
-        },
-    }
-}
-
-fn upstream(head_came: bool, kind: &ErrorType) -> Outcome {
-    use ErrorType::{
-        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ReadTimedout, SocketError, TLSHandshakeFailure,
-        TLSHandshakeTimedout, WriteTimedout,
-    };
-    match kind {
-        ConnectTimedout | TLSHandshakeTimedout | ReadTimedout | WriteTimedout => Outcome::Timeout,
-        ConnectRefused | ConnectNoRoute | ConnectError | SocketError | TLSHandshakeFailure => Outcome::ConnectFailed,
-        _ if head_came => Outcome::Truncated,
-        _ => Outcome::Reset,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_end_has_one_outcome() {
-        let error = |kind, source: fn(&mut Error)| {
-            let mut error = Error::new(kind);
-            source(&mut error);
-            Some(error)
-        };
-        let up: fn(&mut Error) = Error::as_up;
-        let down: fn(&mut Error) = Error::as_down;
-        for (status, error, expected) in [
-            (Some(200), None, Outcome::Status(200)),
-            (Some(503), None, Outcome::Status(503)),
-            (Some(200), error(ErrorType::ReadError, up), Outcome::Truncated),
-            (Some(500), error(ErrorType::WriteError, down), Outcome::Status(500)),
-            (Some(200), error(ErrorType::WriteError, down), Outcome::ClientAbort),
-            (None, error(ErrorType::ConnectionClosed, up), Outcome::Reset),
-            (None, error(ErrorType::ConnectRefused, up), Outcome::ConnectFailed),
-            (None, error(ErrorType::ConnectTimedout, up), Outcome::Timeout),
-            (None, error(ErrorType::ReadTimedout, up), Outcome::Timeout),
-            (Some(200), error(ErrorType::ReadTimedout, up), Outcome::Timeout),
-            (None, error(ErrorType::ReadTimedout, down), Outcome::ClientAbort),
-            (None, error(ErrorType::InternalError, |_| ()), Outcome::Internal),
-            (None, None, Outcome::Internal),
-        ] {
-            assert_eq!(classify(status, error.as_deref()), expected, "{status:?} {error:?}");
-        }
     }
 }

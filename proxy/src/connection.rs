@@ -63,8 +63,9 @@ impl Drop for Open<'_> {
 }
 
 /// A connection and what is kept with it.
-struct Connection {
-    stream: Stream,
+pub(crate) struct Connection {
+    /// None while Pingora has it, and when it has ended.
+    stream: Option<Stream>,
     /// What has come and is not used.
     buffer: Buffer,
     alarm: Alarm,
@@ -80,16 +81,8 @@ impl ServerApp for Connections {
             self.counting.refuse(Refusal::TooManyConnections);
             return None;
         };
-        let mut next = Some(Connection {
-            stream,
-            buffer: Buffer::default(),
-            alarm: self.lane.watchman.alarm(),
-            persistent: None,
-            taken: Taken::default(),
-        });
-        while let Some(connection) = next {
-            next = self.one_request(connection, shutdown).await;
-        }
+        let mut connection = self.connection(stream);
+        while self.one_request(&mut connection, shutdown).await == After::Next {}
         None
     }
 
@@ -99,7 +92,19 @@ impl ServerApp for Connections {
 }
 
 impl Connections {
-    async fn one_request(&self, mut connection: Connection, shutdown: &ShutdownWatch) -> Option<Connection> {
+    /// A connection that was just accepted.
+    pub(crate) fn connection(&self, stream: Stream) -> Connection {
+        Connection {
+            stream: Some(stream),
+            buffer: Buffer::default(),
+            alarm: self.lane.watchman.alarm(),
+            persistent: None,
+            taken: Taken::default(),
+        }
+    }
+
+    /// Serves one request, and says what becomes of the connection.
+    pub(crate) async fn one_request(&self, connection: &mut Connection, shutdown: &ShutdownWatch) -> After {
         let mut out = Vec::new();
         let mut is_begun = false;
         let admission = loop {
@@ -116,23 +121,23 @@ impl Connections {
                     connection.alarm.set(self.settings.downstream_read_timeout);
                 }
             }
-            match self.read_on(&mut connection, is_begun).await {
+            match self.read_on(connection, is_begun).await {
                 Read::More => {}
                 Read::Over if is_begun => break Admission::Refused(Refusal::HeadCut),
                 Read::Late if is_begun => break Admission::Refused(Refusal::HeadTimeout),
-                Read::Over | Read::Late => return None,
+                Read::Over | Read::Late => return After::Close,
             }
         };
-        let next = self.follow(admission, connection, &mut out, shutdown).await;
+        let after = self.follow(admission, connection, &mut out, shutdown).await;
         if out.capacity() > 0 {
             give_back(out);
         }
-        next
+        after
     }
 
     /// Reads once: for the first byte as long as a connection may be idle, and for the rest until the alarm that was set with it.
     async fn read_on(&self, connection: &mut Connection, is_begun: bool) -> Read {
-        let Connection { stream, buffer, alarm, .. } = connection;
+        let Connection { stream: Some(stream), buffer, alarm, .. } = connection else { return Read::Over };
         if !is_begun {
             alarm.set(self.settings.keep_alive_timeout);
         }
@@ -151,16 +156,16 @@ impl Connections {
     async fn follow(
         &self,
         admission: Admission,
-        mut connection: Connection,
+        connection: &mut Connection,
         out: &mut Vec<u8>,
         shutdown: &ShutdownWatch,
-    ) -> Option<Connection> {
+    ) -> After {
         match admission {
             Admission::Direct(order, used) => {
-                let Connection { stream, buffer, alarm, .. } = &mut connection;
+                let Connection { stream: Some(stream), buffer, alarm, .. } = connection else { return After::Close };
                 buffer.consume(used);
                 match self.lane.exchange(stream, buffer, alarm, order, out).await {
-                    After::Next => Some(connection),
+                    After::Next => After::Next,
                     After::Close => self.close(connection).await,
                 }
             }
@@ -168,36 +173,38 @@ impl Connections {
             Admission::Unrouted(why, used) => self.turn_away(connection, why, used).await,
             Admission::BadBody(mut order) => {
                 order.attempt.end_as(serin_measure::Outcome::ClientAbort);
-                self.tell(&mut connection, "400 Bad Request").await;
+                self.tell(connection, "400 Bad Request").await;
                 self.close(connection).await
             }
             Admission::Refused(why) => self.refuse(connection, why).await,
             // It was waited for.
-            Admission::Partial => None,
+            Admission::Partial => After::Close,
         }
     }
 
-    async fn hand_over(&self, connection: Connection, shutdown: &ShutdownWatch) -> Option<Connection> {
-        let Connection { stream, buffer, alarm, persistent, taken } = connection;
+    async fn hand_over(&self, connection: &mut Connection, shutdown: &ShutdownWatch) -> After {
+        let Some(stream) = connection.stream.take() else { return After::Close };
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(Some(self.settings.keep_alive_timeout.as_secs()));
-        if let Some(persistent) = persistent {
+        if let Some(persistent) = connection.persistent.take() {
             persistent.apply_to_session(&mut session);
         }
-        session.set_pipelined_prefix(BytesMut::from(buffer.unused()));
-        drop(buffer);
+        session.set_pipelined_prefix(BytesMut::from(connection.buffer.unused()));
+        connection.buffer = Buffer::default();
+        let taken = &connection.taken;
         taken.0.store(false, Ordering::Relaxed);
         session.set_connection_user_context(Some(Box::new(taken.clone())));
         let next = self.proxy.process_new_http(session, shutdown).await;
         if !taken.0.load(Ordering::Relaxed) {
             self.counting.refuse(Refusal::Malformed);
         }
-        let (stream, persistent) = next.map(ReusedHttpStream::consume)?;
-        Some(Connection { stream, buffer: Buffer::default(), alarm, persistent, taken })
+        let Some((stream, persistent)) = next.map(ReusedHttpStream::consume) else { return After::Close };
+        (connection.stream, connection.persistent) = (Some(stream), persistent);
+        After::Next
     }
 
     /// Answers a request that has nowhere to go. The connection is used again if all of it has come.
-    async fn turn_away(&self, mut connection: Connection, why: Refusal, used: Option<usize>) -> Option<Connection> {
+    async fn turn_away(&self, connection: &mut Connection, why: Refusal, used: Option<usize>) -> After {
         self.counting.refuse(why);
         let (status, sentence) = match why {
             Refusal::UnknownHost => ("404 Not Found", "no route answers for this host\n"),
@@ -206,18 +213,18 @@ impl Connections {
         let used = used.filter(|_| !self.lane.is_draining());
         let option = if used.is_some() { "keep-alive" } else { "close" };
         let head = format!("HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {}", sentence.len());
-        let is_told = self.write(&mut connection, &format!("{head}\r\nconnection: {option}\r\n\r\n{sentence}")).await;
+        let is_told = self.write(connection, &format!("{head}\r\nconnection: {option}\r\n\r\n{sentence}")).await;
         match used {
             Some(used) if is_told => {
                 connection.buffer.consume(used);
-                Some(connection)
+                After::Next
             }
             _ => self.close(connection).await,
         }
     }
 
     /// Counts what is no request, tells the client if that makes sense, and closes the connection.
-    async fn refuse(&self, mut connection: Connection, why: Refusal) -> Option<Connection> {
+    async fn refuse(&self, connection: &mut Connection, why: Refusal) -> After {
         self.counting.refuse(why);
         let status = match why {
             Refusal::Malformed => "400 Bad Request",
@@ -225,9 +232,11 @@ impl Connections {
             Refusal::HeadTimeout => "408 Request Timeout",
             Refusal::Connect => "405 Method Not Allowed",
             Refusal::Coding => "501 Not Implemented",
-            Refusal::TooManyConnections | Refusal::HeadCut | Refusal::UnknownHost | Refusal::NoEndpoint => return None,
+            Refusal::TooManyConnections | Refusal::HeadCut | Refusal::UnknownHost | Refusal::NoEndpoint => {
+                return After::Close;
+            }
         };
-        self.tell(&mut connection, status).await;
+        self.tell(connection, status).await;
         self.close(connection).await
     }
 
@@ -237,7 +246,7 @@ impl Connections {
 
     /// Writes an answer of our own, and says whether that worked.
     async fn write(&self, connection: &mut Connection, answer: &str) -> bool {
-        let Connection { stream, alarm, .. } = connection;
+        let Connection { stream: Some(stream), alarm, .. } = connection else { return false };
         let written = async {
             stream.write_all(answer.as_bytes()).await?;
             stream.flush().await
@@ -246,10 +255,11 @@ impl Connections {
     }
 
     /// Says that nothing more comes. The client reads what was written, whatever it still sends.
-    async fn close(&self, mut connection: Connection) -> Option<Connection> {
-        let Connection { stream, alarm, .. } = &mut connection;
-        let _ = alarm.within(self.settings.downstream_write_timeout, stream.shutdown()).await;
-        None
+    async fn close(&self, connection: &mut Connection) -> After {
+        if let Connection { stream: Some(stream), alarm, .. } = connection {
+            let _ = alarm.within(self.settings.downstream_write_timeout, stream.shutdown()).await;
+        }
+        After::Close
     }
 }
 

@@ -302,3 +302,90 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use serin_measure::Coin;
+    use serin_route::{Audience, Endpoint, Generation, Host, Route};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::direct::After;
+
+    const REQUEST: &[u8] = b"GET /a?b HTTP/1.1\r\nhost: shop\r\nuser-agent: wrk\r\ncookie: a=b; canary=never\r\n\r\n";
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 2\r\nserver: x\r\n\r\nhi";
+
+    /// A backend in a thread of its own, which answers every head for ever.
+    fn backend() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                std::thread::spawn(move || {
+                    let mut bytes = [0; 4_096];
+                    while stream.read(&mut bytes).is_ok_and(|count| count > 0) {
+                        stream.write_all(ANSWER).expect("somebody reads");
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_request_on_kept_connections_allocates_nothing() {
+        const WARM_UP: usize = 50;
+        const COUNTED: usize = 200;
+        let settings = Settings { listen: Vec::new(), threads: 1, ..Settings::default() };
+        let bound = Bound::bind(settings, BootId(1)).expect("nothing is bound");
+        let route = Route {
+            canary: CanaryKey::new("default", "shop"),
+            rollout: 1,
+            epoch: EpochId(1),
+            coin: Coin::from_percent(10.0).expect("a percentage"),
+            hosts: vec![Host::Any],
+            forced: Vec::new(),
+            audience: Audience::Everyone,
+            primary: vec![Endpoint { address: backend() }],
+            canary_endpoints: vec![Endpoint { address: backend() }],
+        };
+        bound.handle.publish(RouteTable::build(Generation(1), vec![route]).expect("one route"));
+        let (_stop, stopped) = watch::channel(false);
+        let (settings, handle) = (bound.settings.clone(), bound.handle.clone());
+        let worker = Worker { thread: 0, sockets: Vec::new(), settings, handle, stopped: stopped.clone() };
+        let pool = Arc::new(Pool::new(Duration::from_secs(60)));
+        let connections = worker.connections(&Arc::default(), &Watchman::new(), &pool);
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let mut bytes = [0; 4_096];
+                for _ in 0..WARM_UP + COUNTED {
+                    client.write_all(REQUEST).await.expect("somebody reads");
+                    let mut come = 0;
+                    while !bytes[..come].ends_with(b"hi") {
+                        come += client.read(&mut bytes[come..]).await.expect("an answer");
+                    }
+                }
+            });
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let mut connection = connections.connection(Box::new(server));
+        let mut serve = |requests: usize| {
+            runtime.block_on(async {
+                for _ in 0..requests {
+                    assert_eq!(connections.one_request(&mut connection, &stopped).await, After::Next);
+                }
+            });
+        };
+        serve(WARM_UP);
+        let counted = allocation_counter::measure(|| serve(COUNTED));
+        // The pipe that stands for a connection may grow once or twice.
+        assert!(counted.count_total <= 2, "{counted:?} in {COUNTED} requests");
+        assert!(bound.handle.snapshot(None).iter().count() > 0);
+    }
+}

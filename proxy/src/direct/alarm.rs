@@ -13,7 +13,8 @@ use slab::Slab;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// How often the watchman looks. Limits are kept to about as much: a thread that is busy for longer looks later.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(LOOK_MS as u64);
+const LOOK_MS: u32 = 50;
 /// No limit.
 const NEVER: u64 = u64::MAX;
 
@@ -120,7 +121,7 @@ impl Alarm {
 
     /// Begins to count.
     pub(crate) fn set(&self, limit: Duration) {
-        let limit_ms = u64::try_from((limit + LOOK).as_millis()).unwrap_or(NEVER);
+        let limit_ms = limit.as_secs().saturating_mul(1_000).saturating_add((limit.subsec_millis() + LOOK_MS).into());
         let at_ms = self.watchman.now_ms.load(Ordering::Relaxed).saturating_add(limit_ms);
         self.state.at_ms.store(at_ms, Ordering::Relaxed);
     }
