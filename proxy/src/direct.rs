@@ -15,6 +15,7 @@ pub(crate) mod buffer;
 mod compose;
 mod exchange;
 mod framing;
+mod pass_on;
 mod pool;
 mod request;
 mod response;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   head, begin of the body ──one write──▶ backend      (rest of the body: `upload`, beside what follows)
-//!   client ◀──one write── head, begin of the body ◀── backend, read by read
+//!   client ◀──one write── head, begin of the body ◀── backend, read by read      (`pass_on.rs`)
 //! ```
 //!
 //! What was decided and composed when the head was read comes in as [`Order`]; nothing here looks at fields of a request.
@@ -10,7 +10,7 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use pingora_core::protocols::Stream;
@@ -21,20 +21,11 @@ use tokio::net::TcpStream;
 use super::Lane;
 use super::alarm::{Alarm, Rang};
 use super::buffer::{BUFFER_BYTES, Buffer};
-use super::compose::{self, Afterwards};
 use super::framing::Body;
-use super::request::HEADERS_MAX;
-use super::response;
+use super::pass_on::{AHEAD_BYTES_MAX, Answer, Client, Uploading, Whole};
 use crate::adapter::ENDPOINTS_TRIED_MAX;
 use crate::attempt::Attempt;
 
-/// Longest head of a response in bytes; nginx takes 4 or 8 KiB by default, and answers with many cookies are longer.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Bytes that a client may send ahead while its request is with the backend: they wait in memory. It can send as much again into the
-/// kernel's own buffer.
-const AHEAD_BYTES_MAX: usize = BUFFER_BYTES;
-/// Room before the data of a chunk for its size, which is known only when the data was read.
-const CHUNK_HEAD_BYTES: usize = 10;
 /// How long, and how many bytes of, a body are read that nobody wants any more, so that the client reads the answer before its
 /// connection is reset (RFC 9112 section 9.6).
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,7 +54,7 @@ pub(crate) enum After {
 
 /// Why a request has no whole answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     /// The client went away.
     ClientGone,
     /// The client took too long.
@@ -106,89 +97,6 @@ struct Backend {
     stream: TcpStream,
     address: SocketAddr,
     is_reused: bool,
-}
-
-/// A client while its answer is awaited: its side is watched, so that nobody works for one who has left.
-struct Client<'a> {
-    stream: &'a mut Stream,
-    buffer: &'a mut Buffer,
-}
-
-/// Where an answer goes.
-trait Side: Unpin {
-    type Write: AsyncWrite + Unpin + ?Sized;
-
-    fn write(&mut self) -> &mut Self::Write;
-
-    /// Looks whether the client is still there.
-    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Fault>;
-
-    /// Whether all of the request has been passed on.
-    fn has_sent_all(&self) -> bool;
-}
-
-impl Side for Client<'_> {
-    type Write = Stream;
-
-    fn write(&mut self) -> &mut Stream {
-        self.stream
-    }
-
-    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Fault> {
-        while self.buffer.unused().len() < AHEAD_BYTES_MAX {
-            match self.buffer.poll_read(self.stream, AHEAD_BYTES_MAX, context) {
-                Poll::Ready(Ok(Some(_))) => {}
-                Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(Fault::ClientGone),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        Poll::Pending
-    }
-
-    fn has_sent_all(&self) -> bool {
-        true
-    }
-}
-
-/// The writing half of a client whose body is still coming; the other half is read by the upload, which sees whether it leaves.
-struct Uploading<'a, W> {
-    write: W,
-    has_sent_all: &'a AtomicBool,
-}
-
-impl<W: AsyncWrite + Unpin> Side for Uploading<'_, W> {
-    type Write = W;
-
-    fn write(&mut self) -> &mut W {
-        &mut self.write
-    }
-
-    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<Fault> {
-        Poll::Pending
-    }
-
-    fn has_sent_all(&self) -> bool {
-        self.has_sent_all.load(Ordering::Relaxed)
-    }
-}
-
-/// What is known of an answer under way.
-struct Answer<'a> {
-    attempt: &'a mut Attempt,
-    alarm: &'a Alarm,
-    is_head: bool,
-    keep_alive: bool,
-    /// What was read from the backend and not passed on yet.
-    read: Buffer,
-    /// What is being written to the client.
-    out: &'a mut Vec<u8>,
-}
-
-/// How an answer ended that is whole.
-struct Whole {
-    after: After,
-    /// Whether the backend takes another request on its connection.
-    reusable: bool,
 }
 
 impl Lane {
@@ -366,122 +274,6 @@ impl Lane {
         Ok(())
     }
 
-    /// Passes an answer on, head and body, as it comes.
-    async fn pass_on<C: Side, R: AsyncRead + Unpin>(
-        &self,
-        mut answer: Answer<'_>,
-        mut client: C,
-        backend: &mut R,
-        is_reused: bool,
-    ) -> Result<Whole, Fault> {
-        let mut has_begun = false;
-        let (mut body, after, reusable, is_counted_off) = loop {
-            match self.head(&mut answer, &client)? {
-                Head::Final { body, after, reusable, chunk } => break (body, after, reusable, !chunk),
-                Head::Interim => {
-                    has_begun = true;
-                    write(&mut answer, &mut client, self.settings.downstream_write_timeout).await?;
-                }
-                Head::Partial => {
-                    let is_silent = !has_begun && answer.read.unused().is_empty();
-                    match self.fill(&mut answer, &mut client, backend, HEAD_BYTES_MAX).await {
-                        Ok(Some(_)) => {}
-                        Ok(None) | Err(Fault::Backend(Outcome::Reset)) if is_silent && is_reused => {
-                            return Err(Fault::Stale);
-                        }
-                        Ok(None) => return Err(Fault::Backend(Outcome::Reset)),
-                        Err(fault) => return Err(fault),
-                    }
-                }
-            }
-        };
-        // The head and what has come of the body, in one write; then the rest, read by read.
-        loop {
-            let came = answer.read.unused();
-            let taken = body.take(came).map_err(|_| Fault::Backend(Outcome::Truncated))?;
-            if !is_counted_off {
-                chunk(answer.out, &came[..taken]);
-            } else if !answer.out.is_empty() {
-                answer.out.extend_from_slice(&came[..taken]);
-            } else {
-                let data = &came[..taken];
-                write_to(client.write(), data, answer.alarm, self.settings.downstream_write_timeout).await?;
-            }
-            answer.read.consume(taken);
-            write(&mut answer, &mut client, self.settings.downstream_write_timeout).await?;
-            if body.is_over() {
-                break;
-            }
-            let is_end = self.fill(&mut answer, &mut client, backend, BUFFER_BYTES).await?.is_none();
-            if is_end && body == Body::ToEnd {
-                answer.out.extend_from_slice(b"0\r\n\r\n");
-                write(&mut answer, &mut client, self.settings.downstream_write_timeout).await?;
-                break;
-            }
-            if is_end {
-                return Err(Fault::Backend(Outcome::Truncated));
-            }
-        }
-        // A backend that says more than its answer is not trusted with another request.
-        let reusable = reusable && answer.read.unused().is_empty() && client.has_sent_all();
-        let after = if client.has_sent_all() { after } else { After::Close };
-        Ok(Whole { after, reusable })
-    }
-
-    /// Reads on from the backend, as long as the client is there. None at the end.
-    async fn fill<C: Side, R: AsyncRead + Unpin>(
-        &self,
-        answer: &mut Answer<'_>,
-        client: &mut C,
-        backend: &mut R,
-        limit: usize,
-    ) -> Result<Option<usize>, Fault> {
-        let alarm = answer.alarm;
-        let read = &mut answer.read;
-        let filled = std::future::poll_fn(|context| match read.poll_read(backend, limit, context) {
-            Poll::Ready(Ok(count)) => Poll::Ready(Ok(count)),
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Fault::Backend(Outcome::Reset))),
-            Poll::Pending => client.poll_gone(context).map(Err),
-        });
-        alarm.within(self.settings.upstream_read_timeout, filled).await.unwrap_or(Err(Fault::Backend(Outcome::Timeout)))
-    }
-
-    /// Looks whether a whole head has come, and composes what the client gets of it.
-    fn head<C: Side>(&self, answer: &mut Answer<'_>, client: &C) -> Result<Head, Fault> {
-        let broken = Fault::Backend(Outcome::Reset);
-        let mut room = [const { std::mem::MaybeUninit::uninit() }; HEADERS_MAX];
-        let bytes = answer.read.unused();
-        if bytes.is_empty() {
-            return Ok(Head::Partial);
-        }
-        let Some(found) = response::parse(bytes, answer.is_head, &mut room).map_err(|_| broken)? else {
-            return if bytes.len() < HEAD_BYTES_MAX { Ok(Head::Partial) } else { Err(broken) };
-        };
-        answer.out.clear();
-        let (length, status) = (found.length, found.status);
-        let head = match status {
-            // Nobody asked for another protocol.
-            101 => return Err(broken),
-            100..=199 => {
-                compose::interim(answer.out, &found);
-                Head::Interim
-            }
-            _ => {
-                let stays = answer.keep_alive && client.has_sent_all() && !self.is_draining();
-                let afterwards = if stays { Afterwards::KeepAlive } else { Afterwards::Close };
-                compose::response(answer.out, &found, afterwards);
-                let after = if stays { After::Next } else { After::Close };
-                let chunk = found.body == Body::ToEnd;
-                Head::Final { reusable: found.keep_alive, body: found.body, after, chunk }
-            }
-        };
-        if let Head::Final { .. } = head {
-            answer.attempt.head(status);
-        }
-        answer.read.consume(length);
-        Ok(head)
-    }
-
     /// Reads and forgets what a client still sends, for a while.
     async fn drain(&self, stream: &mut Stream, alarm: &Alarm) {
         let mut left = DRAIN_BYTES_MAX;
@@ -511,58 +303,4 @@ impl Lane {
         // The connection is closed whether or not the client reads this.
         let _ = alarm.within(self.settings.downstream_write_timeout, told).await;
     }
-}
-
-/// What has come of a head.
-enum Head {
-    Partial,
-    Interim,
-    Final { body: Body, after: After, reusable: bool, chunk: bool },
-}
-
-/// Writes what has been composed, and is ready for more.
-async fn write<C: Side>(answer: &mut Answer<'_>, client: &mut C, limit: Duration) -> Result<(), Fault> {
-    if answer.out.is_empty() {
-        return Ok(());
-    }
-    let written = write_to(client.write(), answer.out, answer.alarm, limit).await;
-    answer.out.clear();
-    written
-}
-
-/// Writes to a client. The flush costs nothing where the stream keeps nothing back.
-async fn write_to<W: AsyncWrite + Unpin + ?Sized>(
-    to: &mut W,
-    data: &[u8],
-    alarm: &Alarm,
-    limit: Duration,
-) -> Result<(), Fault> {
-    let written = async {
-        to.write_all(data).await?;
-        to.flush().await
-    };
-    match alarm.within(limit, written).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(Fault::ClientGone),
-        Err(Rang) => Err(Fault::ClientSlow),
-    }
-}
-
-/// Appends data as a chunk, if there is any.
-fn chunk(out: &mut Vec<u8>, data: &[u8]) {
-    if data.is_empty() {
-        return;
-    }
-    let mut head = [0; CHUNK_HEAD_BYTES];
-    let mut at = CHUNK_HEAD_BYTES - 2;
-    head[at..].copy_from_slice(b"\r\n");
-    let mut left = data.len();
-    while left > 0 && at > 0 {
-        at -= 1;
-        head[at] = b"0123456789abcdef"[left % 16];
-        left /= 16;
-    }
-    out.extend_from_slice(&head[at..]);
-    out.extend_from_slice(data);
-    out.extend_from_slice(b"\r\n");
 }
