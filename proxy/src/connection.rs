@@ -213,7 +213,9 @@ impl Connections {
         let used = used.filter(|_| !self.lane.is_draining());
         let option = if used.is_some() { "keep-alive" } else { "close" };
         let head = format!("HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {}", sentence.len());
-        let is_told = self.write(connection, &format!("{head}\r\nconnection: {option}\r\n\r\n{sentence}")).await;
+        let answer = format!("{head}\r\nconnection: {option}\r\n\r\n{sentence}");
+        let Connection { stream: Some(stream), alarm, .. } = &mut *connection else { return After::Close };
+        let is_told = self.lane.say(stream, alarm, &answer).await;
         match used {
             Some(used) if is_told => {
                 connection.buffer.consume(used);
@@ -241,17 +243,9 @@ impl Connections {
     }
 
     async fn tell(&self, connection: &mut Connection, status: &str) {
-        self.write(connection, &format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")).await;
-    }
-
-    /// Writes an answer of our own, and says whether that worked.
-    async fn write(&self, connection: &mut Connection, answer: &str) -> bool {
-        let Connection { stream: Some(stream), alarm, .. } = connection else { return false };
-        let written = async {
-            stream.write_all(answer.as_bytes()).await?;
-            stream.flush().await
-        };
-        matches!(alarm.within(self.settings.downstream_write_timeout, written).await, Ok(Ok(())))
+        if let Connection { stream: Some(stream), alarm, .. } = connection {
+            self.lane.tell(stream, alarm, status).await;
+        }
     }
 
     /// Says that nothing more comes. The client reads what was written, whatever it still sends.

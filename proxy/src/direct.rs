@@ -24,7 +24,9 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use pingora_core::protocols::Stream;
 use serin_route::Unrouted;
+use tokio::io::AsyncWriteExt;
 
 pub(crate) use exchange::{After, Order};
 pub(crate) use pool::Pool;
@@ -33,7 +35,7 @@ use crate::attempt::Attempt;
 use crate::counts::Refusal;
 use crate::settings::Settings;
 use crate::thread::Desk;
-use alarm::Watchman;
+use alarm::{Alarm, Watchman};
 use request::{HEADERS_MAX, Request, Unusable, is_idempotent};
 
 /// Longest request head in bytes. nginx allows 32 KiB in all by default; cookies of several applications fit in 64.
@@ -112,6 +114,21 @@ impl Lane {
         compose::request(out, request);
         out.extend_from_slice(&came[..taken]);
         Admission::Direct(order, head_bytes + taken)
+    }
+
+    /// Tells a client that there is no answer, and why; the connection is closed whether or not it reads this.
+    pub(crate) async fn tell(&self, stream: &mut Stream, alarm: &Alarm, status: &str) {
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        self.say(stream, alarm, &answer).await;
+    }
+
+    /// Writes an answer of our own, and says whether that worked.
+    pub(crate) async fn say(&self, stream: &mut Stream, alarm: &Alarm, answer: &str) -> bool {
+        let written = async {
+            stream.write_all(answer.as_bytes()).await?;
+            stream.flush().await
+        };
+        matches!(alarm.within(self.settings.downstream_write_timeout, written).await, Ok(Ok(())))
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -292,15 +292,4 @@ impl Lane {
         };
         let _ = alarm.within(DRAIN_TIMEOUT, drained).await;
     }
-
-    /// Tells a client that there is no answer, and why.
-    async fn tell(&self, stream: &mut Stream, alarm: &Alarm, status: &str) {
-        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-        let told = async {
-            stream.write_all(answer.as_bytes()).await?;
-            stream.flush().await
-        };
-        // The connection is closed whether or not the client reads this.
-        let _ = alarm.within(self.settings.downstream_write_timeout, told).await;
-    }
 }
