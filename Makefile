@@ -35,10 +35,10 @@ test: setup plane ## Build everything and run every test
 	cargo test --workspace --locked
 	SERIN_TEST_ADAPTER=pingora cargo test --workspace --locked --test it edge_ -- --skip hostile --skip differential
 
-bench: setup ## Measure what a request costs, beside nginx and HAProxy
+bench: setup ## Measure what a request costs, beside nginx, HAProxy, Envoy, Traefik and Caddy
 	@benches/setup.sh
 	cargo build --release --locked -p serin -p serin-benches --bins
-	"$(TARGET)/release/bench" $(BENCH)
+	PATH="$$PATH:/usr/sbin:$$(benches/setup.sh --peers)" "$(TARGET)/release/bench" $(BENCH)
 
 world: setup ## Let SEEDS made-up worlds go wrong, and see that every promise holds
 	SERIN_WORLD_SEEDS=$(SEEDS) cargo test --locked -p serin-tests --test world every_promise -- --nocapture

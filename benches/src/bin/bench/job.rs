@@ -1,154 +1,155 @@
-//! What is asked of every proxy alike: a tenth of the requests to the canary by the coin, others by a header or a cookie, all on
-//! connections that are kept, to two backends.
+//! What is asked of every proxy alike: a tenth of the requests to the canary by the coin, others by a header or a cookie, to two
+//! groups of backends, on connections that are kept.
 
-use std::fs;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::Command;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-
-use crate::process::Process;
+use crate::load::{Pace, Plan};
 
 /// The core of the load and the backends; the proxy has the other one.
 pub(crate) const LOAD_CORE: usize = 1;
-/// The host that is asked for.
-pub(crate) const HOST: &str = "shop.example.com";
-/// Where the backends listen: primary and canary.
-const BACKENDS: [SocketAddr; 2] = [local(18_081), local(18_082)];
+/// One request of so many has the header, and one the cookie.
+const SPECIAL: usize = 50;
 
 pub(crate) const fn local(port: u16) -> SocketAddr {
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-/// One kind of traffic.
+/// The host of a route. With one route there is only the first.
+pub(crate) fn host(number: usize) -> String {
+    format!("shop-{number}.example.com")
+}
+
+/// How fast a job is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Rate {
+    /// The next request when the last one is answered.
+    Closed,
+    /// So many a second.
+    Fixed(f64),
+    /// So much of what nginx does in the headline.
+    OfNginx(f64),
+    /// Once; then connections are held.
+    Held,
+}
+
+/// One kind of traffic, and who carries it.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) name: &'static str,
-    /// What is asked for; the backends have it under its size.
-    path: &'static str,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) rate: Rate,
+    pub(crate) connections: usize,
+    /// Bytes of an answer.
+    answer: usize,
     /// A body that is sent with each request, in bytes.
     upload: usize,
     /// Whether each request has a connection of its own.
     closes: bool,
-    connections: usize,
+    pub(crate) threads: usize,
+    pub(crate) canary_delay: Duration,
 }
 
-/// Running backends, and where their files are.
-pub(crate) struct Backends {
-    pub(crate) primary: SocketAddr,
-    pub(crate) canary: SocketAddr,
-    pub(crate) folder: PathBuf,
-    _process: Process,
+/// A proxy in a job.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// As it is told in tables.
+    pub(crate) name: String,
+    pub(crate) peer: &'static str,
+    /// Hosts, each with a route of its own.
+    pub(crate) routes: usize,
+    /// Tables put in force each second.
+    pub(crate) swaps: u32,
 }
 
-/// What a load saw.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Load {
-    pub(crate) requests: u64,
-    pub(crate) failed: u64,
-    pub(crate) per_second: f64,
-    pub(crate) p50_us: f64,
-    pub(crate) p99_us: f64,
+/// The name of the headline.
+pub(crate) const HEADLINE: &str = "small";
+
+const FAST: &[&str] = &["nginx", "haproxy", "serin", "relay"];
+const ALL: &[&str] = &["nginx", "haproxy", "serin", "relay", "envoy", "traefik", "caddy"];
+const NO_RELAY: &[&str] = &["nginx", "haproxy", "serin"];
+
+fn entries(peers: &[&'static str]) -> Vec<Entry> {
+    peers.iter().map(|peer| Entry { name: (*peer).to_owned(), peer, routes: 1, swaps: 0 }).collect()
 }
 
 impl Job {
-    /// All of them; the first is the headline.
+    /// All of them, the headline first: rates are shares of it.
     pub(crate) fn all() -> Vec<Self> {
-        let job = Self { name: "small", path: "/30", upload: 0, closes: false, connections: 64 };
+        let of = |name, peers| Self {
+            name,
+            entries: entries(peers),
+            rate: Rate::Closed,
+            connections: 64,
+            answer: 30,
+            upload: 0,
+            closes: false,
+            threads: 1,
+            canary_delay: Duration::ZERO,
+        };
+        let share = |name, share, peers| Self { rate: Rate::OfNginx(share), ..of(name, peers) };
+        let routes = [10, 1_000, 10_000].into_iter().flat_map(|routes| {
+            ["nginx", "haproxy", "edge"].map(|peer| Entry { name: format!("{peer} {routes}"), peer, routes, swaps: 0 })
+        });
+        let swaps =
+            [0, 10, 100].map(|swaps| Entry { name: format!("edge {swaps}/s"), peer: "edge", routes: 10_000, swaps });
         vec![
-            job.clone(),
-            Self { name: "1k", path: "/1k", ..job },
-            Self { name: "64k", path: "/64k", ..job },
-            Self { name: "1m", path: "/1m", connections: 16, ..job },
-            Self { name: "post-1k", upload: 1_024, ..job },
-            Self { name: "connection-per-request", closes: true, ..job },
+            of(HEADLINE, ALL),
+            Self { answer: 1 << 10, ..of("1k", FAST) },
+            Self { answer: 64 << 10, ..of("64k", FAST) },
+            Self { answer: 1 << 20, connections: 16, ..of("1m", FAST) },
+            Self { upload: 1 << 10, ..of("post-1k", FAST) },
+            Self { closes: true, ..of("connection-per-request", FAST) },
+            Self { threads: 2, ..of("2-threads-1-core", NO_RELAY) },
+            share("rate-30", 0.3, ALL),
+            share("rate-60", 0.6, ALL),
+            share("rate-80", 0.8, FAST),
+            Self { entries: routes.collect(), ..of("routes", &[]) },
+            Self { entries: swaps.into(), ..share("swaps", 0.6, &[]) },
+            Self {
+                rate: Rate::Fixed(3_000.0),
+                connections: 1_000,
+                canary_delay: Duration::from_secs(1),
+                ..of("slow-canary", NO_RELAY)
+            },
+            Self { rate: Rate::Held, connections: 10_000, ..of("idle-10000", NO_RELAY) },
         ]
     }
 
-    /// Starts both backends: one nginx, beside the load.
-    pub(crate) fn start_backends(&self) -> Result<Backends> {
-        let folder = std::env::temp_dir().join(format!("serin-bench-{}", std::process::id()));
-        fs::create_dir_all(&folder)?;
-        for (name, bytes) in [("30", 30), ("1k", 1 << 10), ("64k", 64 << 10), ("1m", 1 << 20)] {
-            fs::write(folder.join(name), vec![b'x'; bytes])?;
-        }
-        let [primary, canary] = BACKENDS;
-        let root = folder.display();
-        let text = format!(
-            "worker_processes 1; daemon off; pid {root}/backend.pid; error_log stderr;
-events {{ worker_connections 20000; }}
-http {{
-  access_log off; sendfile on; tcp_nodelay on; keepalive_requests 1000000000; keepalive_timeout 300s;
-  open_file_cache max=100; client_body_temp_path {root}/body; client_max_body_size 10m;
-  server {{ listen {primary}; listen {canary}; root {root}; error_page 405 =200 $uri; }}
-}}
-"
-        );
-        let conf = folder.join("backend.conf");
-        fs::write(&conf, text)?;
-        let arguments = ["-c".to_owned(), conf.display().to_string()];
-        let mut process = Process::start(LOAD_CORE, "nginx", &arguments, &folder.join("backend.log"))?;
-        process.until_listening(primary)?;
-        Ok(Backends { primary, canary, folder, _process: process })
+    /// What is asked of one of its proxies. `nginx` is what it does each second in the headline.
+    pub(crate) fn plan(&self, entry: &Entry, target: SocketAddr, nginx: f64) -> Plan {
+        let pace = match self.rate {
+            Rate::Closed | Rate::Held => Pace::Closed,
+            Rate::Fixed(rate) => Pace::Open(rate),
+            Rate::OfNginx(share) => Pace::Open(share * nginx),
+        };
+        let requests = self.requests(entry.routes);
+        Plan { target, connections: self.connections, pace, requests, closes: self.closes }
     }
 
-    /// Asks for so long, as fast as answers come.
-    pub(crate) fn load(&self, address: SocketAddr, lasting: Duration) -> Result<Load> {
-        let script = std::env::temp_dir().join(format!("serin-bench-{}", std::process::id())).join("load.lua");
-        let mut lua = String::new();
-        if self.upload > 0 {
-            lua.push_str(&format!("wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {})\n", self.upload));
+    /// For each host the same, and now and then one that a rule sends to the canary.
+    fn requests(&self, routes: usize) -> Vec<Vec<u8>> {
+        let count = (2 * SPECIAL).max(routes);
+        (0..count).map(|number| self.request(number, &host(number % routes))).collect()
+    }
+
+    fn request(&self, number: usize, host: &str) -> Vec<u8> {
+        let method = if self.upload > 0 { "POST" } else { "GET" };
+        let path = self.answer;
+        let mut text = format!("{method} /{path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bench/1\r\nAccept: */*\r\n");
+        match number % (2 * SPECIAL) {
+            0 => text.push_str("X-Canary: always\r\n"),
+            SPECIAL => text.push_str("Cookie: session=8f14e45fceea167a; canary=always\r\n"),
+            _ => {}
         }
         if self.closes {
-            lua.push_str("wrk.headers[\"Connection\"] = \"close\"\n");
+            text.push_str("Connection: close\r\n");
         }
-        fs::write(&script, lua)?;
-        let connections = format!("-c{}", self.connections);
-        let output = Command::new("taskset")
-            .args(["-c", &LOAD_CORE.to_string(), "wrk", "-t1", &connections, "--latency", "-s"])
-            .arg(&script)
-            .arg(format!("-d{}s", lasting.as_secs().max(1)))
-            .args(["-H", &format!("Host: {HOST}"), &format!("http://{address}{}", self.path)])
-            .output()
-            .context("wrk is not there; `make bench` installs it")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "wrk: {text}{}", String::from_utf8_lossy(&output.stderr));
-        Load::read(&text, self.closes)
-    }
-}
-
-impl Load {
-    fn read(text: &str, closes: bool) -> Result<Self> {
-        let find = |needle: &str| text.lines().find(|line| line.contains(needle)).map(str::trim);
-        let requests = find("requests in").and_then(|line| line.split(' ').next()?.parse().ok());
-        let per_second = find("Requests/sec:").and_then(|line| line.split_whitespace().last()?.parse().ok());
-        let latency = |percent: &str| find(percent).and_then(|line| line.split_whitespace().last()).map_or(0.0, micros);
-        let bad = find("Non-2xx").and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or(0);
-        // wrk takes the end of a connection that says it ends for an error of reading.
-        let socket = find("Socket errors").filter(|_| !closes);
-        let socket: u64 = socket
-            .map_or(0, |line| line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u64>().ok()).sum());
-        Ok(Self {
-            requests: requests.context("wrk told no requests")?,
-            failed: bad + socket,
-            per_second: per_second.unwrap_or(0.0),
-            p50_us: latency("50%"),
-            p99_us: latency("99%"),
-        })
-    }
-}
-
-/// A time as wrk writes it.
-fn micros(text: &str) -> f64 {
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let number: f64 = text[..split].parse().unwrap_or(0.0);
-    number
-        * match &text[split..] {
-            "us" => 1.0,
-            "ms" => 1e3,
-            "s" => 1e6,
-            _ => 0.0,
+        if self.upload > 0 {
+            text.push_str(&format!("Content-Length: {}\r\n", self.upload));
         }
+        text.push_str("\r\n");
+        text.push_str(&"x".repeat(self.upload));
+        text.into_bytes()
+    }
 }

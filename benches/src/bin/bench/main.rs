@@ -1,30 +1,60 @@
 //! `make bench`: Serin and the proxies people use, on the same job, on the same core, in turns; what a request costs each.
 //!
-//! Proxies share core 0, one at a time; the load and the backends share core 1. Absolute figures are this machine's alone, so
-//! everything is told as a ratio to nginx in the same run. `benches/README.md` says why each recipe is fair.
+//! ```text
+//!   core 0: proxies, one at a time while the others are stopped      core 1: clients and backends, in one thread that never sleeps (`load`)
+//! ```
+//!
+//! Absolute figures are this machine's alone, so everything is told as a ratio to nginx in the same run. `benches/README.md` says why
+//! each recipe is fair.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it tells what it measures")]
 
+mod backend;
+mod calls;
+mod edge;
 mod job;
+mod load;
 mod machine;
 mod peer;
+mod plot;
 mod process;
+mod recipe;
 mod relay;
 mod report;
 
-use std::path::PathBuf;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use job::Job;
-use peer::Peer;
-use report::{Figure, Report};
+use job::{Entry, HEADLINE, Job, LOAD_CORE, Rate, local};
+use load::{Group, Load};
+use peer::{CANARY, PRIMARY, Peer, Place, Running};
+use report::{Figure, MEASURE, Report};
+
+/// As in `serin`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What share of the requests meets the canary, and how far off a proxy may be that does the job.
+const CANARY_SHARE: f64 = 0.02 + 0.98 * 0.1;
+const SHARE_TOLERANCE: f64 = 0.015;
+/// Before anything counts: connections and tables are made.
+const WARM_UP: Duration = Duration::from_secs(1);
+const WARM_UPS_MAX: usize = 4;
+/// How long whoever was stopped has to look around.
+const COME_BACK: Duration = Duration::from_millis(20);
+/// Memory is the same each time.
+const HELD_ROUNDS_MAX: usize = 3;
+/// Ports of proxies, below those that the kernel gives away.
+const FIRST_PORT: u16 = 18_100;
 
 /// What is asked on the command line.
 struct Asked {
     rounds: usize,
-    seconds: u64,
+    seconds: f64,
     jobs: Vec<String>,
     peers: Vec<String>,
     into: PathBuf,
@@ -32,59 +62,200 @@ struct Asked {
 
 fn main() -> Result<()> {
     // One program in several parts: the floor is a proxy too.
-    if std::env::args().nth(1).as_deref() == Some("relay") {
-        return relay::run();
+    match std::env::args().nth(1).as_deref() {
+        Some("relay") => return relay::run(),
+        Some("edge") => return edge::run(),
+        _ => {}
     }
     let asked = Asked::read()?;
-    let jobs: Vec<Job> = Job::all().into_iter().filter(|job| asked.wants_job(job.name)).collect();
-    ensure!(
-        !jobs.is_empty(),
-        "no such job; there are: {}",
-        Job::all().iter().map(|job| job.name).collect::<Vec<_>>().join(" ")
-    );
-    let mut report = Report::new(machine::describe());
-    for job in jobs {
-        let backends = job.start_backends().context("starting the backends")?;
-        let mut peers: Vec<Peer> = Peer::all().into_iter().filter(|peer| asked.wants_peer(peer.name)).collect();
-        // One that cannot do a job, or is not there, is told and left out.
-        peers.retain(|peer| match peer.try_start(&job, &backends) {
-            Ok(()) => true,
-            Err(why) => {
-                eprintln!("{}: {} is left out: {why:#}", job.name, peer.name);
-                report.left_out(job.name, peer.name, &format!("{why:#}"));
-                false
-            }
-        });
-        for round in 0..asked.rounds {
-            // Turns, so that what else the machine does meets all of them; each round begins with another one.
-            let first = round % peers.len().max(1);
-            for peer in peers.iter().cycle().skip(first).take(peers.len()) {
-                let figure = measure(peer, &job, &backends, Duration::from_secs(asked.seconds))?;
-                eprintln!("{} round {}: {} {figure}", job.name, round + 1, peer.name);
-                report.take(job.name, peer.name, figure);
-            }
-        }
-    }
-    report.write(&asked.into)?;
-    println!("{}", report.table());
-    Ok(())
+    machine::stay_on(LOAD_CORE)?;
+    let folder = std::env::temp_dir().join(format!("serin-bench-{}", std::process::id()));
+    fs::create_dir_all(&folder)?;
+    let measured = Bench::new(asked, &folder)?.run();
+    let _ = fs::remove_dir_all(&folder);
+    measured
 }
 
-fn measure(peer: &Peer, job: &Job, backends: &job::Backends, lasting: Duration) -> Result<Figure> {
-    let running = peer.start(job, backends)?;
-    // Connections, tables and memory are there before anything is counted.
-    job.load(peer.address(), Duration::from_secs(1))?;
-    let before = running.used()?;
-    let load = job.load(peer.address(), lasting)?;
-    let after = running.used()?;
-    ensure!(load.failed == 0, "{}: {} of {} requests failed with {}", job.name, load.failed, load.requests, peer.name);
-    Ok(Figure::new(&load, &before, &after))
+/// A run of the benchmark.
+struct Bench<'a> {
+    asked: Asked,
+    folder: &'a Path,
+    load: Load,
+    report: Report,
+    /// Proxies so far, each of which has a port and a folder of its own.
+    started: u16,
+}
+
+impl<'a> Bench<'a> {
+    fn new(asked: Asked, folder: &'a Path) -> Result<Self> {
+        let (load, report) = (Load::new(PRIMARY, CANARY)?, Report::new(machine::describe()));
+        Ok(Self { asked, folder, load, report, started: 0 })
+    }
+
+    fn run(mut self) -> Result<()> {
+        let jobs = Job::all().into_iter().filter(|job| self.asked.wants_job(job.name)).collect::<Vec<_>>();
+        for job in &jobs {
+            self.job(job)?;
+        }
+        self.report.write(&self.asked.into)?;
+        plot::write(&self.report, &self.asked.into)?;
+        println!("{}", self.report.goals());
+        Ok(())
+    }
+
+    fn job(&mut self, job: &Job) -> Result<()> {
+        let nginx = self.nginx(job)?;
+        self.load.delay_canary(job.canary_delay);
+        let entries: Vec<Entry> =
+            job.entries.iter().filter(|entry| self.asked.wants_peer(entry.peer)).cloned().collect();
+        if job.rate == Rate::Held {
+            return self.held(job, &entries);
+        }
+        let mut lanes = Vec::new();
+        for entry in entries {
+            // One that cannot do a job, or is not there, is told and left out.
+            match self.begin(job, &entry, nginx) {
+                Ok((running, group)) => lanes.push((entry, running, group)),
+                Err(why) => self.leave_out(job, &entry, &why),
+            }
+        }
+        for round in 0..self.asked.rounds {
+            // Turns, so that what else the machine does meets all of them; each round begins with another one.
+            let first = round % lanes.len().max(1);
+            for (entry, running, group) in lanes.iter().cycle().skip(first).take(lanes.len()) {
+                let lasting = Duration::from_secs_f64(self.asked.seconds);
+                match self.window(entry, running, *group, lasting) {
+                    Ok(figure) => {
+                        eprintln!("{} round {}: {} {figure}", job.name, round + 1, entry.name);
+                        self.report.take(job.name, &entry.name, figure);
+                    }
+                    Err(why) => self.leave_out(job, entry, &why),
+                }
+            }
+        }
+        if job.name == HEADLINE {
+            for (entry, running, group) in &lanes {
+                if let Err(why) = self.count_calls(entry, running, *group) {
+                    eprintln!("system calls of {} are not counted: {why:#}", entry.name);
+                }
+            }
+        }
+        self.load.disconnect();
+        Ok(())
+    }
+
+    fn leave_out(&mut self, job: &Job, entry: &Entry, why: &anyhow::Error) {
+        eprintln!("{}: {} is left out: {why:#}", job.name, entry.name);
+        self.report.left_out(job.name, &entry.name, &format!("{why:#}"));
+    }
+
+    /// What nginx does each second in the headline; measured now if it was not yet and somebody needs it.
+    fn nginx(&mut self, job: &Job) -> Result<f64> {
+        if !matches!(job.rate, Rate::OfNginx(_)) {
+            return Ok(0.0);
+        }
+        if self.report.rate(HEADLINE, MEASURE).is_none() {
+            let all = Job::all();
+            let headline = all.first().context("there is a headline")?;
+            let entry = headline.entries.first().context("nginx comes first")?;
+            let (running, group) = self.begin(headline, entry, 0.0)?;
+            let figure = self.window(entry, &running, group, Duration::from_secs(2))?;
+            self.report.take(HEADLINE, MEASURE, figure);
+            self.load.disconnect();
+        }
+        self.report.rate(HEADLINE, MEASURE).context("it was measured")
+    }
+
+    fn start(&mut self, job: &Job, entry: &Entry) -> Result<(Running, SocketAddr)> {
+        let peers = Peer::all();
+        let peer = peers.iter().find(|peer| peer.name == entry.peer).context("no such proxy")?;
+        self.started += 1;
+        let folder = self.folder.join(self.started.to_string());
+        fs::create_dir_all(&folder)?;
+        let listen = local(FIRST_PORT + self.started);
+        let place = Place { listen, threads: job.threads, entry, folder: &folder };
+        Ok((peer.start(&place)?, listen))
+    }
+
+    /// Starts a proxy and warms it up; it is stopped then.
+    fn begin(&mut self, job: &Job, entry: &Entry, nginx: f64) -> Result<(Running, Group)> {
+        let (running, listen) = self.start(job, entry)?;
+        let group = self.load.connect(job.plan(entry, listen, nginx))?;
+        let warmed = self.warm_up(entry, &running, group);
+        running.process.pause(true);
+        if warmed.is_err() {
+            self.load.leave(group);
+        }
+        warmed.map(|()| (running, group))
+    }
+
+    /// Until it does what it has to: some listen before they know where to, and Serin begins with the canary in its first second.
+    fn warm_up(&mut self, entry: &Entry, running: &Running, group: Group) -> Result<()> {
+        let mut last = Ok(());
+        for _ in 0..WARM_UPS_MAX {
+            last = self.load.window(group, WARM_UP, &running.process).and_then(|seen| {
+                let share = Figure::of(&seen).canary_share;
+                let is_off = (share - CANARY_SHARE).abs() > SHARE_TOLERANCE;
+                ensure!(
+                    !is_off || entry.peer == "relay",
+                    "it sends {share:.3} to the canary, and not {CANARY_SHARE:.3}"
+                );
+                Ok(())
+            });
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
+    }
+
+    fn window(&mut self, entry: &Entry, running: &Running, group: Group, lasting: Duration) -> Result<Figure> {
+        running.process.pause(false);
+        // It does first what it has missed.
+        std::thread::sleep(COME_BACK);
+        let seen = self.load.window(group, lasting, &running.process);
+        running.process.pause(true);
+        Ok(Figure::of(&seen.with_context(|| entry.name.clone())?))
+    }
+
+    fn held(&mut self, job: &Job, entries: &[Entry]) -> Result<()> {
+        for round in 0..self.asked.rounds.min(HELD_ROUNDS_MAX) {
+            for entry in entries {
+                let (running, listen) = self.start(job, entry)?;
+                match self.load.hold(job.plan(entry, listen, 0.0), &running.process) {
+                    Ok((before, after)) => {
+                        let figure = Figure::held(job.connections, &before, &after);
+                        eprintln!("{} round {}: {} {figure}", job.name, round + 1, entry.name);
+                        self.report.take(job.name, &entry.name, figure);
+                    }
+                    Err(why) => self.leave_out(job, entry, &why),
+                }
+                self.load.disconnect();
+            }
+        }
+        Ok(())
+    }
+
+    fn count_calls(&mut self, entry: &Entry, running: &Running, group: Group) -> Result<()> {
+        running.process.pause(false);
+        let counting = calls::Counting::start(&running.process)?;
+        let seen = self.load.window(group, Duration::from_secs(2), &running.process);
+        let calls = counting.stop(seen?.requests)?;
+        running.process.pause(true);
+        self.report.take_calls(&entry.name, calls);
+        Ok(())
+    }
 }
 
 impl Asked {
     fn read() -> Result<Self> {
-        let mut asked =
-            Self { rounds: 5, seconds: 5, jobs: Vec::new(), peers: Vec::new(), into: PathBuf::from("benches/results") };
+        let mut asked = Self {
+            rounds: 15,
+            seconds: 1.0,
+            jobs: Vec::new(),
+            peers: Vec::new(),
+            into: PathBuf::from("benches/results"),
+        };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
@@ -97,6 +268,9 @@ impl Asked {
                 other => anyhow::bail!("{other} is not known; there are --rounds --seconds --job --peer --into"),
             }
         }
+        let known: Vec<&str> = Job::all().iter().map(|job| job.name).collect();
+        let unknown = asked.jobs.iter().find(|job| !known.contains(&job.as_str()));
+        ensure!(unknown.is_none(), "no job {unknown:?}; there are: {}", known.join(" "));
         Ok(asked)
     }
 

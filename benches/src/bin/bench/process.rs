@@ -1,11 +1,16 @@
 //! A process under measurement: pinned to a core, with everything it starts, and what they have used of it.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a process may take to listen.
 const START_WITHIN: Duration = Duration::from_secs(10);
@@ -45,9 +50,9 @@ impl Process {
     ///
     /// # Errors
     /// If nobody does, or if the process has ended: then it is another one that listens.
-    pub(crate) fn until_listening(&mut self, address: std::net::SocketAddr) -> Result<()> {
+    pub(crate) fn until_listening(&mut self, address: SocketAddr) -> Result<()> {
         let begun = Instant::now();
-        while std::net::TcpStream::connect(address).is_err() {
+        while TcpStream::connect(address).is_err() {
             ensure!(self.child.try_wait()?.is_none(), "it ended at once");
             ensure!(begun.elapsed() < START_WITHIN, "nobody listens at {address} after {START_WITHIN:?}");
             std::thread::sleep(Duration::from_millis(10));
@@ -57,10 +62,23 @@ impl Process {
         Ok(())
     }
 
+    /// Its processes, parents first.
+    pub(crate) fn family(&self) -> Vec<u32> {
+        family(self.child.id())
+    }
+
+    /// Stops all of it where it is, or lets it go on: whoever is not measured costs nothing.
+    pub(crate) fn pause(&self, pauses: bool) {
+        let signal = if pauses { Signal::STOP } else { Signal::CONT };
+        for pid in self.family().into_iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
     /// What it and its children have used.
-    pub(crate) fn used(&self) -> Result<Used> {
+    pub(crate) fn used(&self) -> Used {
         let mut used = Used::default();
-        for pid in family(self.child.id()) {
+        for pid in self.family() {
             used.cpu_us += cpu_us(pid);
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             used.memory += 1_024 * line(&status, "VmRSS:");
@@ -70,7 +88,7 @@ impl Process {
                     line(&status, "voluntary_ctxt_switches:") + line(&status, "nonvoluntary_ctxt_switches:");
             }
         }
-        Ok(used)
+        used
     }
 }
 
@@ -118,13 +136,42 @@ impl Drop for Process {
     fn drop(&mut self) {
         // Parents first: a master replaces workers that are killed.
         let family = family(self.child.id());
-        for pid in &family {
-            let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+        for pid in family.iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+            let _ = kill_process(pid, Signal::KILL);
         }
         let _ = self.child.wait();
         // Their port is free when they are gone.
         while family.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Reads metrics each second, as whoever collects them does.
+pub(crate) struct Scrape {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Scrape {
+    pub(crate) fn start(admin: SocketAddr) -> Self {
+        let (stop, stopped) = channel();
+        let thread = std::thread::spawn(move || {
+            while stopped.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+                let Ok(mut stream) = TcpStream::connect(admin) else { continue };
+                let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        });
+        Self { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Scrape {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
     }
 }
