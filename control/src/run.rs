@@ -65,7 +65,9 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         serin_config::LogFormat::Text => LogFormat::Text,
         serin_config::LogFormat::Json => LogFormat::Json,
     }));
+    serin_proxy::use_small_pages();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .on_thread_start(serin_proxy::give_way)
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
         .enable_all()

@@ -77,12 +77,8 @@ pub(crate) struct Connection {
 #[async_trait]
 impl ServerApp for Connections {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let Some(_open) = Open::enter(self) else {
-            self.counting.refuse(Refusal::TooManyConnections);
-            return None;
-        };
-        let mut connection = self.connection(stream);
-        while self.one_request(&mut connection, shutdown).await == After::Next {}
+        // A task of our own: the one that this runs in has room for a TLS handshake, and would keep it as long as it lives.
+        tokio::spawn(self.clone().serve(stream, shutdown.clone()));
         None
     }
 
@@ -92,6 +88,16 @@ impl ServerApp for Connections {
 }
 
 impl Connections {
+    /// Serves a connection to its end.
+    async fn serve(self: Arc<Self>, stream: Stream, shutdown: ShutdownWatch) {
+        let Some(_open) = Open::enter(&self) else {
+            self.counting.refuse(Refusal::TooManyConnections);
+            return;
+        };
+        let mut connection = self.connection(stream);
+        while self.one_request(&mut connection, &shutdown).await == After::Next {}
+    }
+
     /// A connection that was just accepted.
     pub(crate) fn connection(&self, stream: Stream) -> Connection {
         Connection {

@@ -74,6 +74,9 @@ pub struct Edge {
 #[derive(Debug, Clone)]
 pub struct EdgeHandle {
     published: Arc<ArcSwap<Published>>,
+    /// Tables that a thread may still hold. Whoever publishes the next one frees them: to free ten thousand routes takes
+    /// milliseconds, which no request should wait for.
+    retired: Arc<Mutex<Vec<Arc<Published>>>>,
     meters: Arc<Meters>,
     counting: Arc<Counting>,
     draining: Arc<AtomicBool>,
@@ -90,6 +93,7 @@ impl Bound {
         let (report, tripped) = mpsc::unbounded_channel();
         let handle = EdgeHandle {
             published: Arc::default(),
+            retired: Arc::default(),
             meters: Arc::new(Meters::new(boot, settings.threads, report)),
             counting: Arc::default(),
             draining: Arc::default(),
@@ -146,7 +150,14 @@ impl EdgeHandle {
     /// Puts a table in force for every request that comes from now on.
     pub fn publish(&self, table: RouteTable) {
         let instruments = self.meters.instruments(&table);
-        self.published.store(Arc::new(Published { table, instruments }));
+        let former = self.published.swap(Arc::new(Published { table, instruments }));
+        let free: Vec<_> = {
+            let mut retired = self.retired.lock();
+            let free = retired.extract_if(.., |table| Arc::strong_count(table) == 1).collect();
+            retired.push(former);
+            free
+        };
+        drop(free);
     }
 
     /// Leaves a checkpoint with the canary's tripwire, or takes it away. Nothing happens for a canary without a route.

@@ -18,6 +18,7 @@ mod counts;
 mod direct;
 mod edge;
 mod meters;
+mod priority;
 mod published;
 mod settings;
 mod thread;
@@ -26,5 +27,6 @@ mod view;
 
 pub use counts::{EdgeCounts, Refusal};
 pub use edge::{BindError, Bound, Edge, EdgeHandle};
+pub use priority::{give_way, use_small_pages};
 pub use settings::Settings;
 pub use tripwire::Tripped;

@@ -18,7 +18,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Folded epochs kept apart per canary, oldest added together beyond. A run has a few epochs a step, at most 100 steps.
 const FOLDED_MAX: usize = 256;
 /// Canaries that have left the table and whose counts are kept, the longest gone are dropped beyond: as many as a large
-/// configuration has, and each is some tens of kilobytes.
+/// configuration has, and each is some kilobytes.
 const GONE_MAX: usize = 1_000;
 /// Stands for all epochs before the folded ones; real ones are numbered from 1.
 const BEFORE: EpochId = EpochId(0);

@@ -1,7 +1,7 @@
 //! What one thread of the edge owns: its view of the table, its recorder slots, its random numbers, its listeners.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, Cache};
 use parking_lot::Mutex;
@@ -25,8 +25,11 @@ struct Own {
     table: Cache<Arc<ArcSwap<Published>>, Arc<Published>>,
     /// The table that `routes` was made for.
     routes_of: Arc<Published>,
-    /// By route index, made at first use: a thread need not prepare ten thousand routes to serve one.
-    routes: Vec<Option<Arc<ThreadRoute>>>,
+    /// How many tables there were.
+    turn: u64,
+    /// By route index, made at first use: a thread need not prepare ten thousand routes to serve one. Beside each is the turn for
+    /// which it was last found good; one of an earlier table stays if it would be made the same.
+    routes: Vec<Option<(u64, Arc<ThreadRoute>)>>,
     random: fastrand::Rng,
 }
 
@@ -36,8 +39,10 @@ pub(crate) struct ThreadRoute {
     thread: usize,
     meter: Arc<EpochMeter>,
     pub(crate) tripwire: Arc<Tripwire>,
-    peers: [Vec<HttpPeer>; 2],
     addresses: [Vec<SocketAddr>; 2],
+    /// Made when pingora-proxy needs them first.
+    peers: OnceLock<[Vec<HttpPeer>; 2]>,
+    settings: Arc<Settings>,
 }
 
 impl ThreadRoute {
@@ -53,7 +58,18 @@ impl ThreadRoute {
 
     /// Prepared peers of an arm, in the order of its endpoints.
     pub(crate) fn peers(&self, arm: Arm) -> &[HttpPeer] {
-        &self.peers[arm.index()]
+        let of = |addresses: &Vec<SocketAddr>| addresses.iter().map(|address| peer(*address, &self.settings)).collect();
+        let peers = self.peers.get_or_init(|| self.addresses.each_ref().map(of));
+        &peers[arm.index()]
+    }
+
+    /// Whether it is what would be made for a route of another table.
+    fn is_of(&self, published: &Published, index: RouteIndex) -> bool {
+        let (route, instruments) = (published.table.route(index), &published.instruments[index.0 as usize]);
+        let is_same = |arm| self.addresses(arm).iter().eq(route.endpoints(arm).iter().map(|endpoint| &endpoint.address));
+        Arc::ptr_eq(&self.meter, &instruments.meter)
+            && Arc::ptr_eq(&self.tripwire, &instruments.tripwire)
+            && Arm::ALL.into_iter().all(is_same)
     }
 }
 
@@ -62,7 +78,7 @@ impl Desk {
     pub(crate) fn new(thread: usize, settings: Arc<Settings>, published: Arc<ArcSwap<Published>>, seed: u64) -> Self {
         let routes_of = published.load_full();
         let routes = vec![None; routes_of.table.routes().len()];
-        let own = Own { table: Cache::new(published), routes_of, routes, random: fastrand::Rng::with_seed(seed) };
+        let own = Own { table: Cache::new(published), routes_of, turn: 0, routes, random: fastrand::Rng::with_seed(seed) };
         Self { thread, settings, own: Mutex::new(own) }
     }
 
@@ -72,38 +88,45 @@ impl Desk {
         let published = own.table.load();
         if !Arc::ptr_eq(published, &own.routes_of) {
             own.routes_of = published.clone();
-            own.routes = vec![None; published.table.routes().len()];
+            own.routes.resize(published.table.routes().len(), None);
+            own.turn += 1;
         }
         let published = &*own.routes_of;
         let ticket = Ticket::from(own.random.u64(..));
         let decision = decide(&published.table, request, published, ticket)?;
         let place = &mut own.routes[decision.route.0 as usize];
-        let route = place.get_or_insert_with(|| Arc::new(self.prepare(published, decision.route)));
-        Ok((decision, route.clone()))
+        let route = match place {
+            Some((turn, route)) if *turn == own.turn || route.is_of(published, decision.route) => {
+                *turn = own.turn;
+                route.clone()
+            }
+            _ => place.insert((own.turn, Arc::new(self.prepare(published, decision.route)))).1.clone(),
+        };
+        Ok((decision, route))
     }
 
     fn prepare(&self, published: &Published, index: RouteIndex) -> ThreadRoute {
         let route = published.table.route(index);
         let instruments = &published.instruments[index.0 as usize];
-        let peers = |arm| route.endpoints(arm).iter().map(|endpoint| self.peer(endpoint.address)).collect();
         let addresses = |arm| route.endpoints(arm).iter().map(|endpoint| endpoint.address).collect();
         ThreadRoute {
             thread: self.thread,
             meter: instruments.meter.clone(),
             tripwire: instruments.tripwire.clone(),
-            peers: [peers(Arm::Primary), peers(Arm::Canary)],
             addresses: [addresses(Arm::Primary), addresses(Arm::Canary)],
+            peers: OnceLock::new(),
+            settings: self.settings.clone(),
         }
     }
+}
 
-    fn peer(&self, address: SocketAddr) -> HttpPeer {
-        let mut peer = HttpPeer::new(address, false, String::new());
-        let options = &mut peer.options;
-        options.connection_timeout = Some(self.settings.connect_timeout);
-        options.total_connection_timeout = Some(self.settings.connect_timeout);
-        options.read_timeout = Some(self.settings.upstream_read_timeout);
-        options.write_timeout = Some(self.settings.upstream_write_timeout);
-        options.idle_timeout = Some(self.settings.upstream_idle_timeout);
-        peer
-    }
+fn peer(address: SocketAddr, settings: &Settings) -> HttpPeer {
+    let mut peer = HttpPeer::new(address, false, String::new());
+    let options = &mut peer.options;
+    options.connection_timeout = Some(settings.connect_timeout);
+    options.total_connection_timeout = Some(settings.connect_timeout);
+    options.read_timeout = Some(settings.upstream_read_timeout);
+    options.write_timeout = Some(settings.upstream_write_timeout);
+    options.idle_timeout = Some(settings.upstream_idle_timeout);
+    peer
 }

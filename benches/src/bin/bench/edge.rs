@@ -16,17 +16,21 @@ pub(crate) fn run() -> Result<()> {
     let mut arguments = std::env::args().skip(2);
     let mut next = || arguments.next().context("edge needs an address and two numbers");
     let (listen, routes, swaps) = (next()?.parse()?, next()?.parse()?, next()?.parse::<u32>()?);
+    serin_proxy::use_small_pages();
     let settings = Settings { listen: vec![listen], threads: 1, ..Settings::default() };
     let bound = Bound::bind(settings, BootId(1))?;
     let handle = bound.handle();
     handle.publish(table(1, routes)?);
     let (_edge, _tripped) = bound.serve();
+    // As the control loop does.
+    serin_proxy::give_way();
     for generation in 2.. {
         if swaps == 0 {
             std::thread::park();
         } else {
+            let next = table(generation, routes)?;
             std::thread::sleep(Duration::from_secs(1) / swaps);
-            handle.publish(table(generation, routes)?);
+            handle.publish(next);
         }
     }
     Ok(())

@@ -30,8 +30,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use job::{Entry, HEADLINE, Job, LOAD_CORE, Rate, local};
-use load::{Group, Load};
+use load::{Group, Load, Plan};
 use peer::{CANARY, PRIMARY, Peer, Place, Running};
+use process::Used;
 use report::{Figure, MEASURE, Report};
 
 /// As in `serin`.
@@ -46,6 +47,8 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const WARM_UPS_MAX: usize = 4;
 /// How long whoever was stopped has to look around.
 const COME_BACK: Duration = Duration::from_millis(20);
+/// Connections that warm up a proxy whose memory is measured.
+const HELD_WARM_UP: usize = 64;
 /// Memory is the same each time.
 const HELD_ROUNDS_MAX: usize = 3;
 /// Ports of proxies, below those that the kernel gives away.
@@ -221,8 +224,7 @@ impl<'a> Bench<'a> {
     fn held(&mut self, job: &Job, entries: &[Entry]) -> Result<()> {
         for round in 0..self.asked.rounds.min(HELD_ROUNDS_MAX) {
             for entry in entries {
-                let (running, listen) = self.start(job, entry)?;
-                match self.load.hold(job.plan(entry, listen, 0.0), &running.process) {
+                match self.hold(job, entry) {
                     Ok((before, after)) => {
                         let figure = Figure::held(job.connections, &before, &after);
                         eprintln!("{} round {}: {} {figure}", job.name, round + 1, entry.name);
@@ -234,6 +236,16 @@ impl<'a> Bench<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Memory before and with all connections open, of a proxy that has carried some.
+    fn hold(&mut self, job: &Job, entry: &Entry) -> Result<(Used, Used)> {
+        let (running, listen) = self.start(job, entry)?;
+        let plan = job.plan(entry, listen, 0.0);
+        let group = self.load.connect(Plan { connections: HELD_WARM_UP, ..plan.clone() })?;
+        self.warm_up(entry, &running, group)?;
+        self.load.leave(group);
+        self.load.hold(plan, &running.process)
     }
 
     fn count_calls(&mut self, entry: &Entry, running: &Running, group: Group) -> Result<()> {

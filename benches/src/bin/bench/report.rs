@@ -66,9 +66,10 @@ impl Figure {
 }
 
 impl fmt::Display for Figure {
+    #[expect(clippy::cast_precision_loss, reason = "bytes of a process")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(bytes) = self.bytes_per_connection {
-            return write!(f, "{bytes:.0} bytes a connection");
+            return write!(f, "{:.1} MiB, {bytes:.0} bytes a connection", self.resident_bytes as f64 / 1_048_576.0);
         }
         let [p50, p99, p999] = self.latency_micros;
         write!(
