@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::BytesMut;
@@ -18,9 +19,14 @@ use tokio::sync::Notify;
 use crate::adapter::Adapter;
 use crate::counts::{Counting, Refusal};
 use crate::direct::alarm::{Alarm, Rang};
-use crate::direct::buffer::{Buffer, give_back, spare};
+use crate::direct::buffer::{BUFFER_BYTES, Buffer, give_back, spare};
 use crate::direct::{Admission, After, HEAD_BYTES_MAX, Lane};
 use crate::settings::Settings;
+
+/// How long a client is read that was answered before it had sent all, and between two reads: as nginx's `lingering_time` and
+/// `lingering_timeout`.
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_READ: Duration = Duration::from_secs(5);
 
 /// Carries connections: directly where that can be done, else by Pingora's proxy. It is no `HttpServerApp` itself.
 pub(crate) struct Connections {
@@ -113,15 +119,21 @@ impl Connections {
     pub(crate) async fn one_request(&self, connection: &mut Connection, shutdown: &ShutdownWatch) -> After {
         let mut out = Vec::new();
         let mut is_begun = false;
+        let mut looked_at = 0;
         let admission = loop {
+            skip_empty_lines(&mut connection.buffer);
             let come = connection.buffer.unused();
-            if !come.is_empty() {
+            // The first half of an empty line is no request either.
+            if !come.is_empty() && come != b"\r" {
                 if out.capacity() == 0 {
                     out = spare();
                 }
-                match self.lane.admit(come, &mut out) {
-                    Admission::Partial => {}
-                    admission => break admission,
+                if is_worth_a_look(come, looked_at) {
+                    looked_at = come.len();
+                    match self.lane.admit(come, &mut out) {
+                        Admission::Partial => {}
+                        admission => break admission,
+                    }
                 }
                 if !std::mem::replace(&mut is_begun, true) {
                     connection.alarm.set(self.settings.downstream_read_timeout);
@@ -172,15 +184,17 @@ impl Connections {
                 buffer.consume(used);
                 match self.lane.exchange(stream, buffer, alarm, order, out).await {
                     After::Next => After::Next,
-                    After::Close => self.close(connection).await,
+                    After::Close if connection.buffer.unused().is_empty() => self.close(connection).await,
+                    After::Close | After::Linger => self.linger(connection).await,
                 }
             }
-            Admission::HandOver => self.hand_over(connection, shutdown).await,
-            Admission::Unrouted(why, used) => self.turn_away(connection, why, used).await,
+            // Boxed, so that a connection that never needs Pingora's session has no room for it.
+            Admission::HandOver => Box::pin(self.hand_over(connection, shutdown)).await,
+            Admission::Unrouted { why, used, is_head } => self.turn_away(connection, why, used, is_head).await,
             Admission::BadBody(mut order) => {
                 order.attempt.end_as(serin_measure::Outcome::ClientAbort);
                 self.tell(connection, "400 Bad Request").await;
-                self.close(connection).await
+                self.linger(connection).await
             }
             Admission::Refused(why) => self.refuse(connection, why).await,
             // It was waited for.
@@ -210,7 +224,7 @@ impl Connections {
     }
 
     /// Answers a request that has nowhere to go. The connection is used again if all of it has come.
-    async fn turn_away(&self, connection: &mut Connection, why: Refusal, used: Option<usize>) -> After {
+    async fn turn_away(&self, connection: &mut Connection, why: Refusal, used: Option<usize>, is_head: bool) -> After {
         self.counting.refuse(why);
         let (status, sentence) = match why {
             Refusal::UnknownHost => ("404 Not Found", "no route answers for this host\n"),
@@ -219,7 +233,8 @@ impl Connections {
         let used = used.filter(|_| !self.lane.is_draining());
         let option = if used.is_some() { "keep-alive" } else { "close" };
         let head = format!("HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {}", sentence.len());
-        let answer = format!("{head}\r\nconnection: {option}\r\n\r\n{sentence}");
+        let body = if is_head { "" } else { sentence };
+        let answer = format!("{head}\r\nconnection: {option}\r\n\r\n{body}");
         let Connection { stream: Some(stream), alarm, .. } = &mut *connection else { return After::Close };
         let is_told = self.lane.say(stream, alarm, &answer).await;
         match used {
@@ -227,7 +242,7 @@ impl Connections {
                 connection.buffer.consume(used);
                 After::Next
             }
-            _ => self.close(connection).await,
+            _ => self.linger(connection).await,
         }
     }
 
@@ -245,7 +260,7 @@ impl Connections {
             }
         };
         self.tell(connection, status).await;
-        self.close(connection).await
+        self.linger(connection).await
     }
 
     async fn tell(&self, connection: &mut Connection, status: &str) {
@@ -254,13 +269,48 @@ impl Connections {
         }
     }
 
-    /// Says that nothing more comes. The client reads what was written, whatever it still sends.
+    /// Says that nothing more comes.
     async fn close(&self, connection: &mut Connection) -> After {
         if let Connection { stream: Some(stream), alarm, .. } = connection {
             let _ = alarm.within(self.settings.downstream_write_timeout, stream.shutdown()).await;
         }
         After::Close
     }
+
+    /// Says that nothing more comes, and reads on for a while: to close a connection on which something unread arrives makes the
+    /// client's system forget the answer (RFC 9112 section 9.6).
+    async fn linger(&self, connection: &mut Connection) -> After {
+        self.close(connection).await;
+        let Connection { stream: Some(stream), alarm, .. } = connection else { return After::Close };
+        let begun = Instant::now();
+        let mut buffer = Buffer::default();
+        while begun.elapsed() < LINGER {
+            let read = std::future::poll_fn(|context| match buffer.poll_read(stream, BUFFER_BYTES, context) {
+                Poll::Pending if alarm.watchman().is_stopping() => Poll::Ready(Ok(None)),
+                other => other,
+            });
+            match alarm.within(LINGER_READ, read).await {
+                Ok(Ok(Some(count))) => buffer.consume(count),
+                _ => break,
+            }
+        }
+        After::Close
+    }
+}
+
+/// Takes away the empty lines that some clients send after a body (RFC 9112 section 2.2).
+fn skip_empty_lines(buffer: &mut Buffer) {
+    while buffer.unused().starts_with(b"\r\n") {
+        buffer.consume(2);
+    }
+}
+
+/// Whether a head may be whole now, of which so many bytes were looked at before. A head that comes byte by byte would cost its
+/// square; this costs it twice.
+fn is_worth_a_look(come: &[u8], looked_at: usize) -> bool {
+    let new = &come[looked_at.saturating_sub(3)..];
+    let is_ended = memchr::memmem::find(new, b"\n\r\n").is_some() || memchr::memmem::find(new, b"\n\n").is_some();
+    is_ended || come.len() >= 2 * looked_at || come.len() >= HEAD_BYTES_MAX
 }
 
 /// How a read went.

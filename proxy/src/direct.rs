@@ -7,7 +7,7 @@
 //!               └─ refused: by one rule for all               └─ pool ────┘       alarm: limits on every read and write
 //! ```
 //!
-//! Nothing is turned into a map and back, and nothing is allocated for a request. What it does not do (HTTP/1.0, upgrades, targets
+//! Nothing is turned into a map and back, and nothing is allocated for a request whose body comes with its head. What it does not do (HTTP/1.0, upgrades, targets
 //! that are no path) goes to pingora-proxy with its bytes as they came; that is settled before the toss, by the request alone.
 
 pub(crate) mod alarm;
@@ -62,7 +62,7 @@ pub(crate) enum Admission {
     /// It is no request.
     Refused(Refusal),
     /// It goes nowhere. The connection may be used again after so many bytes, if all of the request has come.
-    Unrouted(Refusal, Option<usize>),
+    Unrouted { why: Refusal, used: Option<usize>, is_head: bool },
     /// Its body is none, which is seen only now.
     BadBody(Order),
 }
@@ -97,7 +97,8 @@ impl Lane {
                     Unrouted::NoEndpoint => Refusal::NoEndpoint,
                 };
                 let is_whole = taken.is_ok() && body.is_over() && request.facts.keep_alive;
-                return Admission::Unrouted(why, taken.ok().filter(|_| is_whole).map(|taken| head_bytes + taken));
+                let used = taken.ok().filter(|_| is_whole).map(|taken| head_bytes + taken);
+                return Admission::Unrouted { why, used, is_head: request.method == "HEAD" };
             }
         };
         let order = Order {
@@ -108,6 +109,8 @@ impl Lane {
             is_head: request.method == "HEAD",
             is_idempotent: is_idempotent(request.method),
             keep_alive: request.facts.keep_alive,
+            expects: request.facts.expects,
+            has_written: false,
         };
         let Ok(taken) = taken else { return Admission::BadBody(order) };
         out.clear();

@@ -66,7 +66,8 @@ impl ThreadRoute {
     /// Whether it is what would be made for a route of another table.
     fn is_of(&self, published: &Published, index: RouteIndex) -> bool {
         let (route, instruments) = (published.table.route(index), &published.instruments[index.0 as usize]);
-        let is_same = |arm| self.addresses(arm).iter().eq(route.endpoints(arm).iter().map(|endpoint| &endpoint.address));
+        let is_same =
+            |arm| self.addresses(arm).iter().eq(route.endpoints(arm).iter().map(|endpoint| &endpoint.address));
         Arc::ptr_eq(&self.meter, &instruments.meter)
             && Arc::ptr_eq(&self.tripwire, &instruments.tripwire)
             && Arm::ALL.into_iter().all(is_same)
@@ -78,7 +79,8 @@ impl Desk {
     pub(crate) fn new(thread: usize, settings: Arc<Settings>, published: Arc<ArcSwap<Published>>, seed: u64) -> Self {
         let routes_of = published.load_full();
         let routes = vec![None; routes_of.table.routes().len()];
-        let own = Own { table: Cache::new(published), routes_of, turn: 0, routes, random: fastrand::Rng::with_seed(seed) };
+        let own =
+            Own { table: Cache::new(published), routes_of, turn: 0, routes, random: fastrand::Rng::with_seed(seed) };
         Self { thread, settings, own: Mutex::new(own) }
     }
 

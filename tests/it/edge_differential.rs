@@ -213,7 +213,10 @@ fn ends_with_connection(answer: &[u8]) -> bool {
 
 /// What is known to differ, and why that is right.
 fn is_reviewed(direct: &Seen, pingora: &Seen) -> bool {
-    let same_but_body = |one: &Answer, other: &Answer| (one.status, &one.interim) == (other.status, &other.interim);
+    let same_but_body = |one: &Answer, other: &Answer| {
+        let is_begin = one.body.starts_with(&other.body) || other.body.starts_with(&one.body);
+        (one.status, &one.interim, &one.fields) == (other.status, &other.interim, &other.fields) && is_begin
+    };
     let (Some(one), Some(other)) = (&direct.client, &pingora.client) else {
         return false;
     };

@@ -4,6 +4,7 @@
 mod edge;
 mod edge_clients;
 mod edge_differential;
+mod edge_endings;
 mod edge_endpoints;
 mod edge_heads;
 mod edge_hostile;

@@ -1,5 +1,5 @@
 //! Time limits on every read and write, for next to nothing: a limit is one store into memory, and a thread's watchman looks at all
-//! of them ten times a second. A timer of its own for each would cost a tenth of a request.
+//! of them twenty times a second. A timer of its own for each would cost a tenth of a request.
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -11,7 +11,6 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
-use std::time::Duration;
 
 use pingora_core::protocols::Stream;
 use serin_measure::{Arm, Outcome};
@@ -26,11 +25,6 @@ use super::pass_on::{AHEAD_BYTES_MAX, Answer, Client, Uploading, Whole};
 use crate::adapter::ENDPOINTS_TRIED_MAX;
 use crate::attempt::Attempt;
 
-/// How long, and how many bytes of, a body are read that nobody wants any more, so that the client reads the answer before its
-/// connection is reset (RFC 9112 section 9.6).
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-const DRAIN_BYTES_MAX: usize = 1024 * 1024;
-
 /// A request that was decided on.
 #[derive(Debug)]
 pub(crate) struct Order {
@@ -43,13 +37,20 @@ pub(crate) struct Order {
     pub(crate) is_head: bool,
     pub(crate) is_idempotent: bool,
     pub(crate) keep_alive: bool,
+    /// The client may wait for a word of the backend before it sends its body.
+    pub(crate) expects: bool,
+    /// Whether the client was sent anything of an answer that is not whole.
+    pub(crate) has_written: bool,
 }
 
 /// What becomes of a client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
     Next,
+    /// All that the client sent was read.
     Close,
+    /// The client may still be sending.
+    Linger,
 }
 
 /// Why a request has no whole answer.
@@ -92,6 +93,13 @@ impl Fault {
     }
 }
 
+/// A body that is still coming.
+struct Upload<'a> {
+    buffer: &'a mut Buffer,
+    body: &'a mut Body,
+    expects: bool,
+}
+
 /// A connection to a backend.
 struct Backend {
     stream: TcpStream,
@@ -119,10 +127,10 @@ impl Lane {
                 let head = order.attempt.status();
                 order.attempt.end_as(fault.outcome(head));
                 tracing::debug!(arm = order.arm.as_str(), ?fault, "request failed");
-                if let (None, Some(status)) = (head, fault.status()) {
+                if let (false, Some(status)) = (order.has_written, fault.status()) {
                     self.tell(stream, alarm, status).await;
                 }
-                After::Close
+                if fault == Fault::ClientGone { After::Close } else { After::Linger }
             }
         }
     }
@@ -199,23 +207,40 @@ impl Lane {
         out: &mut Vec<u8>,
         backend: &mut Backend,
     ) -> Result<Whole, Fault> {
-        let Order { attempt, is_head, keep_alive, body, .. } = order;
-        let answer =
-            Answer { attempt, alarm, is_head: *is_head, keep_alive: *keep_alive, read: Buffer::default(), out };
+        let Order { attempt, is_head, keep_alive, body, expects, has_written, .. } = order;
+        let (is_head, keep_alive) = (*is_head, *keep_alive);
+        let answer = Answer { attempt, alarm, is_head, keep_alive, read: Buffer::default(), out, has_written };
         if body.is_over() {
             let client = Client { stream, buffer };
             return self.pass_on(answer, client, &mut backend.stream, backend.is_reused).await;
         }
+        // Few requests have more of a body than comes with their head, and every idle connection would keep the room for it.
+        let upload = Upload { buffer, body, expects: *expects };
+        Box::pin(self.answer_while_uploading(stream, upload, answer, backend)).await
+    }
+
+    async fn answer_while_uploading(
+        &self,
+        stream: &mut Stream,
+        upload: Upload<'_>,
+        answer: Answer<'_>,
+        backend: &mut Backend,
+    ) -> Result<Whole, Fault> {
+        let answered = answer.alarm;
         let has_sent_all = AtomicBool::new(false);
-        let answered = {
+        let whole = {
             let (mut from_client, to_client) = tokio::io::split(&mut *stream);
             let (mut from_backend, mut to_backend) = backend.stream.split();
-            let upload = self.upload(buffer, body, &mut from_client, &mut to_backend, &has_sent_all);
+            let upload = self.upload(upload, answered, &mut from_client, &mut to_backend, &has_sent_all);
             let client = Uploading { write: to_client, has_sent_all: &has_sent_all };
             let pass_on = self.pass_on(answer, client, &mut from_backend, backend.is_reused);
             let (mut upload, mut pass_on) = (pin!(upload), pin!(pass_on));
             let mut is_uploading = true;
             std::future::poll_fn(|context| {
+                // An answer that has come counts, whatever the client does meanwhile.
+                if let Poll::Ready(answered) = pass_on.as_mut().poll(context) {
+                    return Poll::Ready(answered);
+                }
                 if is_uploading {
                     match upload.as_mut().poll(context) {
                         Poll::Ready(Ok(())) => is_uploading = false,
@@ -223,23 +248,23 @@ impl Lane {
                         Poll::Pending => {}
                     }
                 }
-                pass_on.as_mut().poll(context)
+                Poll::Pending
             })
             .await
         }?;
         if has_sent_all.load(Ordering::Relaxed) {
-            return Ok(answered);
+            return Ok(whole);
         }
-        self.drain(stream, alarm).await;
-        Ok(Whole { after: After::Close, reusable: false })
+        Ok(Whole { after: After::Linger, reusable: false })
     }
 
     /// Passes the rest of a body on. A backend that takes no more may still answer, so that is no fault; when all is sent, it goes on to
-    /// look whether the client leaves.
+    /// look whether the client leaves. `answered` is the limit on the backend's silence, which does not count while the client is the
+    /// one who is waited for.
     async fn upload<R, W>(
         &self,
-        buffer: &mut Buffer,
-        body: &mut Body,
+        Upload { buffer, body, expects }: Upload<'_>,
+        answered: &Alarm,
         from: &mut R,
         to: &mut W,
         has_sent_all: &AtomicBool,
@@ -249,7 +274,12 @@ impl Lane {
         W: AsyncWrite + Unpin,
     {
         let alarm = self.watchman.alarm();
+        let patience = self.settings.upstream_read_timeout;
+        let mut is_owed = !expects;
         while !body.is_over() {
+            if std::mem::replace(&mut is_owed, true) {
+                answered.set(patience + self.settings.downstream_read_timeout);
+            }
             match alarm.within(self.settings.downstream_read_timeout, buffer.read(from, BUFFER_BYTES)).await {
                 Ok(Ok(Some(_))) => {}
                 Ok(Ok(None) | Err(_)) => return Err(Fault::ClientGone),
@@ -264,6 +294,7 @@ impl Lane {
             }
             buffer.consume(taken);
         }
+        answered.set(patience);
         has_sent_all.store(true, Ordering::Relaxed);
         while buffer.unused().len() < AHEAD_BYTES_MAX {
             match buffer.read(from, AHEAD_BYTES_MAX).await {
@@ -272,24 +303,5 @@ impl Lane {
             }
         }
         Ok(())
-    }
-
-    /// Reads and forgets what a client still sends, for a while.
-    async fn drain(&self, stream: &mut Stream, alarm: &Alarm) {
-        let mut left = DRAIN_BYTES_MAX;
-        let drained = async {
-            let _ = stream.flush().await;
-            let mut buffer = Buffer::default();
-            while left > 0 {
-                match buffer.read(stream, BUFFER_BYTES).await {
-                    Ok(Some(count)) => {
-                        left = left.saturating_sub(count);
-                        buffer.consume(count);
-                    }
-                    Ok(None) | Err(_) => return,
-                }
-            }
-        };
-        let _ = alarm.within(DRAIN_TIMEOUT, drained).await;
     }
 }

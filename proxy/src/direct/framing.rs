@@ -136,7 +136,9 @@ impl Chunks {
             (At::DataEnd, b'\r') => At::DataEndLine,
             (At::DataEndLine, b'\n') => At::Size { digits: 0 },
             (At::TrailerStart { .. }, b'\r') => At::LastLine,
-            (At::TrailerStart { bytes }, byte) if is_token(byte) => At::Trailer { bytes: bytes + 1, in_name: true },
+            (At::TrailerStart { bytes }, byte) if is_token(byte) && bytes < TRAILER_BYTES_MAX => {
+                At::Trailer { bytes: bytes + 1, in_name: true }
+            }
             (At::Trailer { bytes, in_name: true }, b':') => At::Trailer { bytes: bytes + 1, in_name: false },
             (At::Trailer { bytes, in_name: true }, byte) if is_token(byte) && bytes < TRAILER_BYTES_MAX => {
                 At::Trailer { bytes: bytes + 1, in_name: true }
@@ -236,6 +238,12 @@ mod tests {
         ] {
             assert_eq!(taken(bytes.as_bytes()), Err(Malformed), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn trailers_are_bounded_in_all_and_not_each() {
+        let fields = "x:\r\n".repeat(TRAILER_BYTES_MAX as usize);
+        assert_eq!(Body::chunked().take(format!("0\r\n{fields}\r\n").as_bytes()), Err(Malformed));
     }
 
     #[test]

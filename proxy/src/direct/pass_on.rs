@@ -100,6 +100,8 @@ pub(super) struct Answer<'a> {
     pub(super) read: Buffer,
     /// What is being written to the client.
     pub(super) out: &'a mut Vec<u8>,
+    /// Whether anything was of what is not whole yet.
+    pub(super) has_written: &'a mut bool,
 }
 
 /// How an answer ended that is whole.
@@ -125,6 +127,8 @@ impl Lane {
                 Head::Interim => {
                     has_begun = true;
                     write(&mut answer, &mut client, self.settings.downstream_write_timeout).await?;
+                    // It is whole, and what follows may be ours.
+                    *answer.has_written = false;
                 }
                 Head::Partial => {
                     let is_silent = !has_begun && answer.read.unused().is_empty();
@@ -149,6 +153,7 @@ impl Lane {
                 answer.out.extend_from_slice(&came[..taken]);
             } else {
                 let data = &came[..taken];
+                *answer.has_written = true;
                 write_to(client.write(), data, answer.alarm, self.settings.downstream_write_timeout).await?;
             }
             answer.read.consume(taken);
@@ -239,6 +244,7 @@ async fn write<C: Side>(answer: &mut Answer<'_>, client: &mut C, limit: Duration
     if answer.out.is_empty() {
         return Ok(());
     }
+    *answer.has_written = true;
     let written = write_to(client.write(), answer.out, answer.alarm, limit).await;
     answer.out.clear();
     written

@@ -57,8 +57,15 @@ impl Pool {
     pub(crate) fn give_back(&self, address: SocketAddr, stream: TcpStream) {
         let mut idle = self.idle.lock();
         let idle = &mut *idle;
+        if idle.count >= IDLE_MAX
+            && let Some(fullest) = idle.by_address.values_mut().max_by_key(|waiting| waiting.len())
+            && !fullest.is_empty()
+        {
+            fullest.remove(0);
+            idle.count -= 1;
+        }
         let waiting = idle.by_address.entry(address).or_default();
-        if idle.count < IDLE_MAX && waiting.len() < IDLE_OF_ONE_MAX {
+        if waiting.len() < IDLE_OF_ONE_MAX {
             waiting.push((stream, Instant::now()));
             idle.count += 1;
         }

@@ -39,6 +39,8 @@ pub(crate) struct Facts {
     pub(crate) keep_alive: bool,
     /// The client asks for another protocol on this connection.
     pub(crate) upgrades: bool,
+    /// The client may wait for a word of the backend before it sends its body (RFC 9110 section 10.1.1).
+    pub(crate) expects: bool,
 }
 
 /// A head that is none.
@@ -123,7 +125,7 @@ fn facts<'b>(
         check_nominated(headers)?;
     }
     let keep_alive = if is_old { seen.keep_alive && !seen.close } else { !seen.close };
-    Ok((Facts { length, is_old, body, keep_alive, upgrades: seen.upgrades }, seen.host))
+    Ok((Facts { length, is_old, body, keep_alive, upgrades: seen.upgrades, expects: seen.expects }, seen.host))
 }
 
 /// What was seen of the fields that matter here.
@@ -135,6 +137,7 @@ struct Seen<'b> {
     close: bool,
     keep_alive: bool,
     upgrades: bool,
+    expects: bool,
     nominates: bool,
 }
 
@@ -145,6 +148,7 @@ impl<'b> Seen<'b> {
             4 if name.eq_ignore_ascii_case("host") => {
                 settled(self.host.replace(value).is_none() && is_authority(value))?;
             }
+            6 if name.eq_ignore_ascii_case("expect") => self.expects = true,
             7 if name.eq_ignore_ascii_case("upgrade") => self.upgrades = true,
             10 if name.eq_ignore_ascii_case("connection") => self.options(value)?,
             14 if name.eq_ignore_ascii_case("content-length") => {
@@ -210,11 +214,11 @@ pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
-/// Digits alone, without sign, space or list.
+/// Digits alone, without sign, space or list; as many as fit into a signed number too, which is what other readers may use.
 pub(crate) fn content_length(value: &[u8]) -> Result<u64, Unusable> {
     let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     let text = std::str::from_utf8(value).ok().filter(|_| is_number);
-    text.and_then(|text| text.parse().ok()).ok_or(Unusable::Malformed)
+    text.and_then(|text| text.parse::<i64>().ok()?.try_into().ok()).ok_or(Unusable::Malformed)
 }
 
 fn check_coding(value: &[u8]) -> Result<(), Unusable> {

@@ -43,7 +43,8 @@ pub(crate) fn parse<'h, 'b>(
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(_) => return Err(Unusable),
     };
-    let httparse::Response { version: Some(version), code: Some(status), reason, headers } = parsed else {
+    // Below 100 there is no status (RFC 9110 section 15), though it would look like three digits.
+    let httparse::Response { version: Some(version), code: Some(status @ 100..), reason, headers } = parsed else {
         return Err(Unusable);
     };
     let mut seen = Seen::default();
@@ -59,7 +60,8 @@ pub(crate) fn parse<'h, 'b>(
         (false, false, Some(length)) => Body::Length(length),
         (false, false, None) => Body::ToEnd,
     };
-    let keep_alive = if version == 0 { seen.keep_alive && !seen.close } else { !seen.close };
+    // Chunks in HTTP/1.0 are used once and not trusted again (RFC 9112 section 6.1).
+    let keep_alive = if version == 0 { seen.keep_alive && !seen.chunked && !seen.close } else { !seen.close };
     let keep_alive = keep_alive && body != Body::ToEnd;
     let (has_date, nominates) = (seen.has_date, seen.nominates);
     Ok(Some(Response {
@@ -117,14 +119,68 @@ impl Response<'_, '_> {
     /// Whether a field is passed on to the client.
     pub(crate) fn is_passed_on(&self, header: &Header<'_>) -> bool {
         let is_nominated = self.nominates && self.is_nominated(header.name);
-        !is_hop_by_hop(header.name) && !is_nominated
+        // What has no body by its status has no framing either (RFC 9110 section 8.6, RFC 9112 section 6.1).
+        let is_bare = self.status < 200 || self.status == 204;
+        let is_withheld = is_nominated || (is_bare && is_framing(header.name));
+        !is_hop_by_hop(header.name) && !is_withheld
     }
 
     fn is_nominated(&self, name: &str) -> bool {
         let is_connection = |header: &&Header<'_>| header.name.eq_ignore_ascii_case("connection");
         let options = self.headers.iter().filter(is_connection).flat_map(|header| tokens(header.value));
         // What frames the message is not the backend's to take out.
-        let is_framing = name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding");
-        !is_framing && options.into_iter().any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
+        !is_framing(name) && options.into_iter().any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
+    }
+}
+
+/// Whether a field says how long the body is.
+fn is_framing(name: &str) -> bool {
+    name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::request::HEADERS_MAX;
+    use super::*;
+
+    fn read<T>(text: &str, look: impl Fn(&Response<'_, '_>) -> T) -> Result<Option<T>, Unusable> {
+        let mut room = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+        parse(text.as_bytes(), false, &mut room).map(|found| found.as_ref().map(look))
+    }
+
+    #[test]
+    fn what_is_no_status_or_no_length_is_no_head() {
+        for (head, is_head) in [
+            ("HTTP/1.1 100 x\r\n\r\n", true),
+            ("HTTP/1.1 099 x\r\ncontent-length: 5\r\n\r\n", false),
+            ("HTTP/1.1 000 x\r\n\r\n", false),
+            ("HTTP/1.1 200 x\r\ncontent-length: 9223372036854775807\r\n\r\n", true),
+            ("HTTP/1.1 200 x\r\ncontent-length: 9223372036854775808\r\n\r\n", false),
+            ("HTTP/1.1 200 x\r\ncontent-length: +5\r\n\r\n", false),
+            ("HTTP/1.1 200 x\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n", false),
+            ("HTTP/1.1 200 x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n", false),
+            ("HTTP/1.1 200 x\r\ntransfer-encoding: gzip\r\n\r\n", false),
+            ("HTTP/1.1 200 x\r\na: b\r\n c\r\n\r\n", false),
+        ] {
+            assert_eq!(read(head, |_| ()), if is_head { Ok(Some(())) } else { Err(Unusable) }, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn chunks_in_http_1_0_end_the_connection() {
+        let keeps = |head| read(head, |found| found.keep_alive);
+        assert_eq!(keeps("HTTP/1.0 200 x\r\nconnection: keep-alive\r\ncontent-length: 1\r\n\r\n"), Ok(Some(true)));
+        let chunked = "HTTP/1.0 200 x\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n";
+        assert_eq!(keeps(chunked), Ok(Some(false)));
+    }
+
+    #[test]
+    fn an_answer_without_a_body_says_nothing_of_its_length() {
+        let passed = |status: u16| {
+            let head = format!("HTTP/1.1 {status} x\r\ncontent-length: 5\r\nserver: y\r\n\r\n");
+            read(&head, |found| found.headers.iter().filter(|header| found.is_passed_on(header)).count())
+        };
+        assert_eq!([100, 103, 204].map(passed), [Ok(Some(1)); 3]);
+        assert_eq!([200, 304, 404].map(passed), [Ok(Some(2)); 3]);
     }
 }
