@@ -183,9 +183,9 @@ impl Connections {
                 let Connection { stream: Some(stream), buffer, alarm, .. } = connection else { return After::Close };
                 buffer.consume(used);
                 match self.lane.exchange(stream, buffer, alarm, order, out).await {
-                    After::Next => After::Next,
-                    After::Close if connection.buffer.unused().is_empty() => self.close(connection).await,
-                    After::Close | After::Linger => self.linger(connection).await,
+                    After::Close if !connection.buffer.unused().is_empty() => self.linger(connection).await,
+                    After::Linger => self.linger(connection).await,
+                    after => after,
                 }
             }
             // Boxed, so that a connection that never needs Pingora's session has no room for it.
@@ -269,19 +269,11 @@ impl Connections {
         }
     }
 
-    /// Says that nothing more comes.
-    async fn close(&self, connection: &mut Connection) -> After {
-        if let Connection { stream: Some(stream), alarm, .. } = connection {
-            let _ = alarm.within(self.settings.downstream_write_timeout, stream.shutdown()).await;
-        }
-        After::Close
-    }
-
     /// Says that nothing more comes, and reads on for a while: to close a connection on which something unread arrives makes the
     /// client's system forget the answer (RFC 9112 section 9.6).
     async fn linger(&self, connection: &mut Connection) -> After {
-        self.close(connection).await;
         let Connection { stream: Some(stream), alarm, .. } = connection else { return After::Close };
+        let _ = alarm.within(self.settings.downstream_write_timeout, stream.shutdown()).await;
         let begun = Instant::now();
         let mut buffer = Buffer::default();
         while begun.elapsed() < LINGER {
