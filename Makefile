@@ -12,12 +12,14 @@ DEMO ?=
 BENCH ?=
 # Worlds of `make world`.
 SEEDS ?= 100000
+# Requests of `make fuzz`.
+GARBLED ?= 20000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup plane demo test world bench lint
+.PHONY: help setup plane demo test world bench bench-pure fuzz lint
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
 
 setup: ## Check for a compiler, Rust and cmake, and install what is missing
 	@tests/setup/machine.sh
@@ -39,6 +41,13 @@ bench: setup ## Measure what a request costs, beside nginx, HAProxy, Envoy, Trae
 	@benches/setup.sh
 	cargo build --release --locked -p serin -p serin-benches --bins
 	PATH="$$PATH:/usr/sbin:$$(benches/setup.sh --peers)" "$(TARGET)/release/bench" $(BENCH)
+
+bench-pure: setup ## Measure the pure crates alone: times, and instructions as Valgrind counts them
+	cargo bench --locked -p serin-benches --bench hot_path
+	GUNGRAUN_RUNNER="$$(benches/tools.sh)" cargo bench --locked -p serin-benches --bench instructions
+
+fuzz: setup ## Send GARBLED garbled requests through both ways that a request can take
+	SERIN_GARBLED=$(GARBLED) cargo test --locked -p serin-tests --test it edge_garbled -- --nocapture
 
 world: setup ## Let SEEDS made-up worlds go wrong, and see that every promise holds
 	SERIN_WORLD_SEEDS=$(SEEDS) cargo test --locked -p serin-tests --test world every_promise -- --nocapture

@@ -300,6 +300,9 @@ fn skip_empty_lines(buffer: &mut Buffer) {
 /// Whether a head may be whole now, of which so many bytes were looked at before. A head that comes byte by byte would cost its
 /// square; this costs it twice.
 fn is_worth_a_look(come: &[u8], looked_at: usize) -> bool {
+    if looked_at == 0 {
+        return true;
+    }
     let new = &come[looked_at.saturating_sub(3)..];
     let is_ended = memchr::memmem::find(new, b"\n\r\n").is_some() || memchr::memmem::find(new, b"\n\n").is_some();
     is_ended || come.len() >= 2 * looked_at || come.len() >= HEAD_BYTES_MAX

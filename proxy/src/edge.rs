@@ -254,7 +254,7 @@ impl Worker {
         let _in_runtime = runtime.enter();
         let ended = Arc::new(Notify::new());
         let watchman = Watchman::new();
-        let pool = Arc::new(Pool::new(self.settings.upstream_idle_timeout));
+        let pool = Arc::new(Pool::new(self.settings.upstream_idle_timeout, watchman.clone()));
         let connections = self.connections(&ended, &watchman, &pool);
         let mut service = Service::new(format!("edge-{}", self.thread), connections);
         let mut fds = Fds::new();
@@ -368,7 +368,7 @@ mod tests {
         let (_stop, stopped) = watch::channel(false);
         let (settings, handle) = (bound.settings.clone(), bound.handle.clone());
         let worker = Worker { thread: 0, sockets: Vec::new(), settings, handle, stopped: stopped.clone() };
-        let pool = Arc::new(Pool::new(Duration::from_secs(60)));
+        let pool = Arc::new(Pool::new(Duration::from_secs(60), Watchman::new()));
         let connections = worker.connections(&Arc::default(), &Watchman::new(), &pool);
         let (mut client, server) = tokio::io::duplex(1 << 16);
         std::thread::spawn(move || {

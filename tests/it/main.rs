@@ -6,6 +6,7 @@ mod edge_clients;
 mod edge_differential;
 mod edge_endings;
 mod edge_endpoints;
+mod edge_garbled;
 mod edge_heads;
 mod edge_hostile;
 mod edge_outcomes;

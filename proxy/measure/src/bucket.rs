@@ -55,16 +55,6 @@ impl Buckets {
         Self { counts: Vec::new() }
     }
 
-    /// The counts of a whole array, one for each bucket; entries beyond the last bucket are ignored.
-    pub(crate) fn from_dense(dense: &[u64]) -> Self {
-        let counts = (0u16..)
-            .zip(dense.iter().take(BUCKETS))
-            .filter(|&(_, &count)| count > 0)
-            .map(|(index, &count)| (index, count))
-            .collect();
-        Self { counts }
-    }
-
     /// Adds `count` latencies to bucket `index` (see [`index_of`]); an index beyond the last counts as the last.
     #[expect(clippy::cast_possible_truncation, reason = "cut to the last bucket, 2559, which fits")]
     pub fn add(&mut self, index: usize, count: u64) {

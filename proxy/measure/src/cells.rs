@@ -114,11 +114,19 @@ impl EpochMeter {
     }
 
     fn buckets(&self, histogram_of: impl Fn(&Shard) -> &LazyHistogram) -> Buckets {
-        let mut sum = Vec::new();
-        for shard in &self.shards {
-            histogram_of(shard).add_to(&mut sum);
+        let mut buckets = Buckets::new();
+        for piece in 0..PIECES {
+            let of_shards = self.shards.iter().filter_map(|shard| histogram_of(shard).piece(piece));
+            let mut sums = None::<[u64; PIECE]>;
+            for counts in of_shards {
+                let sums = sums.get_or_insert([0; PIECE]);
+                sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += read(count));
+            }
+            for (at, sum) in sums.into_iter().flatten().enumerate() {
+                buckets.add(piece * PIECE + at, sum);
+            }
         }
-        Buckets::from_dense(&sum)
+        buckets
     }
 }
 
@@ -343,12 +351,13 @@ impl Latency {
 /// Buckets whose counters are made together: half a power of two. Latencies of one backend fall into a few such pieces, so a
 /// route takes some KiB and not the 20 of all buckets; with ten thousand routes that is what fits into caches.
 const PIECE: usize = 64;
+const PIECES: usize = BUCKETS / PIECE;
 
 /// Counters by latency bucket, each made at the first latency near it: most epochs never see a failure, and an arm without
 /// traffic costs nothing. 64 bits each, because at 50,000 requests a second into one bucket 32 bits would wrap in a day.
 #[derive(Default)]
 struct LazyHistogram {
-    pieces: OnceLock<Box<[Piece; BUCKETS / PIECE]>>,
+    pieces: OnceLock<Box<[Piece; PIECES]>>,
 }
 
 type Piece = OnceLock<Box<[AtomicU64; PIECE]>>;
@@ -356,22 +365,14 @@ type Piece = OnceLock<Box<[AtomicU64; PIECE]>>;
 impl LazyHistogram {
     fn record(&self, us: u64) {
         let index = index_of(us);
-        let pieces = self.pieces.get_or_init(|| Box::new([const { OnceLock::new() }; BUCKETS / PIECE]));
+        let pieces = self.pieces.get_or_init(|| Box::new([const { OnceLock::new() }; PIECES]));
         let piece = pieces[index / PIECE].get_or_init(|| Box::new([const { AtomicU64::new(0) }; PIECE]));
         bump(&piece[index % PIECE]);
     }
 
-    /// Adds every count to `sum`, which is empty or has one entry for each bucket.
-    fn add_to(&self, sum: &mut Vec<u64>) {
-        let Some(pieces) = self.pieces.get() else {
-            return;
-        };
-        sum.resize(BUCKETS, 0);
-        for (sum, piece) in sum.chunks_exact_mut(PIECE).zip(pieces.iter()) {
-            for (sum, count) in sum.iter_mut().zip(piece.get().into_iter().flat_map(|piece| piece.iter())) {
-                *sum += read(count);
-            }
-        }
+    /// The counters of one piece, if it has any.
+    fn piece(&self, piece: usize) -> Option<&[AtomicU64; PIECE]> {
+        self.pieces.get()?[piece].get().map(|counts| &**counts)
     }
 }
 

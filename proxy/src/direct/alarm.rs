@@ -75,6 +75,11 @@ impl Watchman {
         self.wake(|_| true);
     }
 
+    /// Milliseconds since the thread began, as of the last look: a time for next to nothing.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_ms.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }

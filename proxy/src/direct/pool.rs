@@ -9,7 +9,8 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+
+use super::alarm::Watchman;
 
 /// Idle connections kept to all backends of one thread; the one that has waited longest in the fullest place goes first.
 const IDLE_MAX: usize = 1_024;
@@ -22,7 +23,9 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// The idle connections of one thread.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    idle_timeout: Duration,
+    /// In milliseconds.
+    idle_timeout: u64,
+    watchman: Arc<Watchman>,
     /// Only this thread takes it.
     idle: Mutex<Idle>,
 }
@@ -30,13 +33,15 @@ pub(crate) struct Pool {
 #[derive(Debug, Default)]
 struct Idle {
     /// By backend, the one used last at the end: those at the front grow old and are closed.
-    by_address: HashMap<SocketAddr, Vec<(TcpStream, Instant)>, FixedState>,
+    /// Beside each is when it was given back, in milliseconds by the watchman.
+    by_address: HashMap<SocketAddr, Vec<(TcpStream, u64)>, FixedState>,
     count: usize,
 }
 
 impl Pool {
-    pub(crate) fn new(idle_timeout: Duration) -> Self {
-        Self { idle_timeout, idle: Mutex::default() }
+    pub(crate) fn new(idle_timeout: Duration, watchman: Arc<Watchman>) -> Self {
+        let idle_timeout = u64::try_from(idle_timeout.as_millis()).unwrap_or(u64::MAX);
+        Self { idle_timeout, watchman, idle: Mutex::default() }
     }
 
     /// A connection to a backend that was open a moment ago, if there is one.
@@ -46,7 +51,7 @@ impl Pool {
         let waiting = idle.by_address.get_mut(&address)?;
         while let Some((stream, since)) = waiting.pop() {
             idle.count -= 1;
-            if since.elapsed() < self.idle_timeout && is_open(&stream) {
+            if self.is_young(since) && is_open(&stream) {
                 return Some(stream);
             }
         }
@@ -66,7 +71,7 @@ impl Pool {
         }
         let waiting = idle.by_address.entry(address).or_default();
         if waiting.len() < IDLE_OF_ONE_MAX {
-            waiting.push((stream, Instant::now()));
+            waiting.push((stream, self.watchman.now_ms()));
             idle.count += 1;
         }
     }
@@ -80,11 +85,15 @@ impl Pool {
         }
     }
 
+    fn is_young(&self, since: u64) -> bool {
+        self.watchman.now_ms().saturating_sub(since) < self.idle_timeout
+    }
+
     fn sweep(&self) {
         let mut idle = self.idle.lock();
         let idle = &mut *idle;
         for waiting in idle.by_address.values_mut() {
-            waiting.retain(|(stream, since)| since.elapsed() < self.idle_timeout && is_open(stream));
+            waiting.retain(|(stream, since)| self.is_young(*since) && is_open(stream));
         }
         idle.by_address.retain(|_, waiting| !waiting.is_empty());
         idle.count = idle.by_address.values().map(Vec::len).sum();
