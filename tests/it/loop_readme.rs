@@ -33,6 +33,20 @@ fn host(yaml: &str) -> Option<&str> {
     hosts.split(['[', ']', '-', '\n', ' ', '"', ',']).find(|word| !word.is_empty())
 }
 
+#[test]
+fn the_readme_tells_what_was_measured() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap_or_else(|why| panic!("{name}: {why}"));
+    let (readme, results) = (read("README.md"), read("benches/results/results.md"));
+    let (_, section) = readme.split_once("## What a request costs\n").expect("README.md has the section");
+    let (section, _) = section.split_once("\n## ").expect("another section follows");
+    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 5, "a table of figures");
+    for row in rows {
+        assert!(results.lines().any(|line| line == row), "not in the results: {row}");
+    }
+}
+
 #[tokio::test]
 async fn the_example_of_the_readme_carries_traffic() -> Result<()> {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");

@@ -55,6 +55,8 @@ pub(crate) enum Pace {
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) requests: u64,
+    /// How long was asked, and how long it took until all was answered.
+    pub(crate) asked: Duration,
     pub(crate) lasted: Duration,
     /// Microseconds from the moment a request was due to its last byte; by who answered: primary, canary.
     pub(crate) latency: [Histogram<u64>; 2],
@@ -183,6 +185,7 @@ impl Load {
             busy += self.turn()?;
         }
         self.clients(number)?.asks = false;
+        let asked = begun.elapsed();
         let until = Instant::now() + ANSWERED_WITHIN;
         while !self.clients(number)?.is_done() && Instant::now() < until {
             busy += self.turn()?;
@@ -194,7 +197,8 @@ impl Load {
         ensure!(clients.is_done(), "requests were not answered within {ANSWERED_WITHIN:?}");
         ensure!(clients.requests > 0, "no request was answered");
         let (requests, latency) = (clients.requests, clients.latency.clone());
-        Ok(Seen { requests, lasted, latency, before, after, load_busy: busy.as_secs_f64() / lasted.as_secs_f64() })
+        let load_busy = busy.as_secs_f64() / lasted.as_secs_f64();
+        Ok(Seen { requests, asked, lasted, latency, before, after, load_busy })
     }
 
     /// Opens so many connections, asks once on each, and says what the proxy used before and with all of them open.
