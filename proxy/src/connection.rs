@@ -120,6 +120,8 @@ impl Connections {
         let mut out = Vec::new();
         let mut is_begun = false;
         let mut looked_at = 0;
+        // Once: an empty line now and then is no reason to wait longer.
+        connection.alarm.set(self.settings.keep_alive_timeout);
         let admission = loop {
             skip_empty_lines(&mut connection.buffer);
             let come = connection.buffer.unused();
@@ -141,9 +143,15 @@ impl Connections {
             }
             match self.read_on(connection, is_begun).await {
                 Read::More => {}
-                Read::Over if is_begun => break Admission::Refused(Refusal::HeadCut),
-                Read::Late if is_begun => break Admission::Refused(Refusal::HeadTimeout),
-                Read::Over | Read::Late => return After::Close,
+                Read::Over | Read::Late if !is_begun => return After::Close,
+                end => {
+                    // What came last was perhaps not looked at, and may say more.
+                    let why = if end == Read::Over { Refusal::HeadCut } else { Refusal::HeadTimeout };
+                    break match self.lane.admit(connection.buffer.unused(), &mut out) {
+                        Admission::Refused(why) => Admission::Refused(why),
+                        _ => Admission::Refused(why),
+                    };
+                }
             }
         };
         let after = self.follow(admission, connection, &mut out, shutdown).await;
@@ -153,12 +161,9 @@ impl Connections {
         after
     }
 
-    /// Reads once: for the first byte as long as a connection may be idle, and for the rest until the alarm that was set with it.
+    /// Reads once, until the alarm rings that was set before.
     async fn read_on(&self, connection: &mut Connection, is_begun: bool) -> Read {
         let Connection { stream: Some(stream), buffer, alarm, .. } = connection else { return Read::Over };
-        if !is_begun {
-            alarm.set(self.settings.keep_alive_timeout);
-        }
         let read = std::future::poll_fn(|context| match buffer.poll_read(stream, HEAD_BYTES_MAX, context) {
             // What has already arrived is served, also when the process is ending.
             Poll::Pending if !is_begun && alarm.watchman().is_stopping() => Poll::Ready(Ok(None)),
@@ -309,6 +314,7 @@ fn is_worth_a_look(come: &[u8], looked_at: usize) -> bool {
 }
 
 /// How a read went.
+#[derive(PartialEq, Eq)]
 enum Read {
     More,
     /// The client has left.

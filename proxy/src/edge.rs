@@ -348,6 +348,19 @@ mod tests {
     }
 
     #[test]
+    fn a_table_is_freed_by_whoever_publishes_the_one_after_the_next() {
+        let settings = Settings { listen: Vec::new(), threads: 1, ..Settings::default() };
+        let handle = Bound::bind(settings, BootId(1)).expect("nothing is bound").handle();
+        handle.publish(RouteTable::default());
+        let first = Arc::downgrade(&handle.published.load_full());
+        handle.publish(RouteTable::default());
+        assert!(first.upgrade().is_some(), "a thread may be about to drop it, and should not be the last");
+        handle.publish(RouteTable::default());
+        assert!(first.upgrade().is_none());
+        assert_eq!(handle.retired.lock().len(), 1);
+    }
+
+    #[test]
     fn a_request_on_kept_connections_allocates_nothing() {
         const WARM_UP: usize = 50;
         const COUNTED: usize = 200;

@@ -10,7 +10,8 @@ const GIVES_WAY: i32 = 5;
 /// A brake does not depend on it: a tripwire acts in the thread of the request that trips it. If the system refuses, nothing changes.
 pub fn give_way() {
     // On Linux priorities are those of threads, and no process id means the calling thread (setpriority(2)).
-    let _ = rustix::process::setpriority_process(None, GIVES_WAY);
+    let now = rustix::process::getpriority_process(None).unwrap_or_default();
+    let _ = rustix::process::setpriority_process(None, now + GIVES_WAY);
 }
 
 /// Takes memory in small pages, from now on and for the whole process. The allocator asks for huge ones, of which an idle connection

@@ -132,3 +132,68 @@ fn peer(address: SocketAddr, settings: &Settings) -> HttpPeer {
     options.idle_timeout = Some(settings.upstream_idle_timeout);
     peer
 }
+
+#[cfg(test)]
+mod tests {
+    use serin_measure::{BootId, CanaryKey, Coin, EpochId};
+    use serin_route::{Audience, Endpoint, Generation, Host, Route, RouteTable};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::meters::Meters;
+
+    struct Anything;
+
+    impl RequestView for Anything {
+        fn method(&self) -> &str {
+            "GET"
+        }
+        fn authority(&self) -> Option<&[u8]> {
+            None
+        }
+        fn path(&self) -> &[u8] {
+            b"/"
+        }
+        fn header<'a>(&'a self, _: &'a str) -> impl Iterator<Item = &'a [u8]> {
+            std::iter::empty()
+        }
+    }
+
+    fn published(meters: &Meters, epoch: u64, port: u16) -> Arc<Published> {
+        let route = Route {
+            canary: CanaryKey::new("default", "shop"),
+            rollout: 1,
+            epoch: EpochId(epoch),
+            coin: Coin::from_percent(10.0).expect("a percentage"),
+            hosts: vec![Host::Any],
+            forced: Vec::new(),
+            audience: Audience::Everyone,
+            primary: vec![Endpoint { address: ([127, 0, 0, 1], port).into() }],
+            canary_endpoints: Vec::new(),
+        };
+        let table = RouteTable::build(Generation(epoch), vec![route]).expect("one route");
+        let instruments = meters.instruments(&table);
+        Arc::new(Published { table, instruments })
+    }
+
+    #[test]
+    fn what_a_thread_has_of_a_route_is_kept_while_it_would_be_made_the_same() {
+        let (report, _) = mpsc::unbounded_channel();
+        let meters = Meters::new(BootId(1), 1, report);
+        let tables = Arc::new(ArcSwap::new(published(&meters, 1, 9001)));
+        let desk = Desk::new(0, Arc::default(), tables.clone(), 1);
+        let decide = || desk.decide(&Anything).expect("there is a route").1;
+        let first = decide();
+        tables.store(published(&meters, 1, 9001));
+        assert!(Arc::ptr_eq(&first, &decide()), "nothing about it has changed");
+        for (epoch, port) in [(2, 9001), (2, 9002), (1, 9001)] {
+            let former = decide();
+            tables.store(published(&meters, epoch, port));
+            let route = decide();
+            assert!(!Arc::ptr_eq(&former, &route), "epoch {epoch}, port {port}");
+            assert_eq!(route.meter.key().epoch, EpochId(epoch));
+            assert_eq!(route.addresses(Arm::Primary), [([127, 0, 0, 1], port).into()]);
+            assert!(Arc::ptr_eq(&route, &decide()), "it is asked for again");
+        }
+    }
+}

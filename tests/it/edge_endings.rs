@@ -120,6 +120,58 @@ fn a_client_that_stops_within_its_body_is_the_one_who_failed() {
 }
 
 #[test]
+fn a_client_that_was_told_to_go_on_and_does_not_is_the_one_who_failed() {
+    if !is_direct() {
+        return;
+    }
+    run(async {
+        let backend = WireBackend::start(async |mut wire: Wire| {
+            let head = wire.head().await.expect("a request");
+            wire.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+            wire.body(&head).await;
+        });
+        let backend = backend.await;
+        let patience = Duration::from_millis(300);
+        let settings = Settings { upstream_read_timeout: patience, downstream_read_timeout: patience, ..settings() };
+        let edge = TestEdge::start(settings, vec![drawn(Arm::Canary, &[backend.address()], &[backend.address()])]);
+        let mut client = Wire::connect(edge.address).await;
+        client.send("POST / HTTP/1.1\r\nhost: podinfo\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n").await;
+        assert!(client.head().await.expect("a word").starts_with("HTTP/1.1 100 "));
+        assert_eq!(client.answer(false).await.expect("an answer").status(), 408);
+        assert_counts(&edge.settled(1).await, Arm::Canary, OutcomeClass::ClientAbort, 1);
+    });
+}
+
+#[test]
+fn a_client_that_uploads_and_does_not_read_is_the_one_who_failed() {
+    if !is_direct() {
+        return;
+    }
+    run(async {
+        let echo = WireBackend::start(async |mut wire: Wire| {
+            wire.head().await.expect("a request");
+            wire.send("HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n").await;
+            // It goes on as long as it is read.
+            for _ in 0..15_000 {
+                wire.send(vec![b'x'; 1 << 16]).await;
+            }
+        });
+        let backend = echo.await;
+        let patience = Duration::from_millis(300);
+        let settings = Settings { downstream_write_timeout: patience, ..settings() };
+        let edge = TestEdge::start(settings, vec![drawn(Arm::Canary, &[backend.address()], &[backend.address()])]);
+        let mut client = Wire::connect(edge.address).await;
+        client.send("POST / HTTP/1.1\r\nhost: podinfo\r\ncontent-length: 1000000\r\n\r\n").await;
+        // It drips, and reads nothing.
+        for _ in 0..12 {
+            client.send("x").await;
+            tokio::time::sleep(patience / 4).await;
+        }
+        assert_counts(&edge.settled(1).await, Arm::Canary, OutcomeClass::ClientAbort, 1);
+    });
+}
+
+#[test]
 fn an_early_answer_is_counted_whatever_the_client_still_sends() {
     if !is_direct() {
         return;
@@ -155,6 +207,26 @@ fn an_empty_line_after_a_request_is_no_request() {
         let closed = async || Ok((edge.handle.counts().connections_open == 0).then_some(()));
         until("the end of the connection", PATIENCE, closed).await.expect("the client has closed it");
         assert_eq!(edge.refused(Refusal::HeadCut), 0);
+    });
+}
+
+#[test]
+fn empty_lines_do_not_keep_a_connection() {
+    if !is_direct() {
+        return;
+    }
+    run(async {
+        let backend = WireBackend::saying(ok("hi"), Then::Keep).await;
+        let patience = Duration::from_millis(200);
+        let settings = Settings { keep_alive_timeout: patience, ..settings() };
+        let edge = TestEdge::start(settings, vec![route(&[backend.address()], &[])]);
+        let mut client = Wire::connect(edge.address).await;
+        // For three times as long as a connection may be idle, or until it is closed.
+        for _ in 0..6 {
+            client.send("\r\n").await;
+            tokio::time::sleep(patience / 2).await;
+        }
+        assert_eq!(edge.handle.counts().connections_open, 0);
     });
 }
 

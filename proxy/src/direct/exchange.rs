@@ -94,10 +94,19 @@ impl Fault {
 }
 
 /// A body that is still coming.
-struct Upload<'a> {
+struct Coming<'a> {
     buffer: &'a mut Buffer,
     body: &'a mut Body,
     expects: bool,
+}
+
+/// How it is passed on, beside its answer.
+struct Upload<'a> {
+    coming: Coming<'a>,
+    /// The limit on the backend's silence: it runs only while the client is not the one who is waited for.
+    silence: &'a Alarm,
+    has_sent_all: &'a AtomicBool,
+    is_due: &'a AtomicBool,
 }
 
 /// A connection to a backend.
@@ -209,30 +218,35 @@ impl Lane {
     ) -> Result<Whole, Fault> {
         let Order { attempt, is_head, keep_alive, body, expects, has_written, .. } = order;
         let (is_head, keep_alive) = (*is_head, *keep_alive);
-        let answer = Answer { attempt, alarm, is_head, keep_alive, read: Buffer::default(), out, has_written };
+        let answer =
+            Answer { attempt, alarm, silence: alarm, is_head, keep_alive, read: Buffer::default(), out, has_written };
         if body.is_over() {
             let client = Client { stream, buffer };
             return self.pass_on(answer, client, &mut backend.stream, backend.is_reused).await;
         }
         // Few requests have more of a body than comes with their head, and every idle connection would keep the room for it.
-        let upload = Upload { buffer, body, expects: *expects };
-        Box::pin(self.answer_while_uploading(stream, upload, answer, backend)).await
+        let coming = Coming { buffer, body, expects: *expects };
+        Box::pin(self.answer_while_uploading(stream, coming, answer, backend)).await
     }
 
     async fn answer_while_uploading(
         &self,
         stream: &mut Stream,
-        upload: Upload<'_>,
+        coming: Coming<'_>,
         answer: Answer<'_>,
         backend: &mut Backend,
     ) -> Result<Whole, Fault> {
-        let answered = answer.alarm;
+        let silence = self.watchman.alarm();
+        let answer = Answer { silence: &silence, ..answer };
+        // Whoever waits for a word is not waited for.
+        let is_due = AtomicBool::new(!coming.expects);
         let has_sent_all = AtomicBool::new(false);
         let whole = {
             let (mut from_client, to_client) = tokio::io::split(&mut *stream);
             let (mut from_backend, mut to_backend) = backend.stream.split();
-            let upload = self.upload(upload, answered, &mut from_client, &mut to_backend, &has_sent_all);
-            let client = Uploading { write: to_client, has_sent_all: &has_sent_all };
+            let client = Uploading { write: to_client, has_sent_all: &has_sent_all, is_due: &is_due };
+            let upload = Upload { coming, silence: &silence, has_sent_all: &has_sent_all, is_due: &is_due };
+            let upload = self.upload(upload, &mut from_client, &mut to_backend);
             let pass_on = self.pass_on(answer, client, &mut from_backend, backend.is_reused);
             let (mut upload, mut pass_on) = (pin!(upload), pin!(pass_on));
             let mut is_uploading = true;
@@ -259,15 +273,12 @@ impl Lane {
     }
 
     /// Passes the rest of a body on. A backend that takes no more may still answer, so that is no fault; when all is sent, it goes on to
-    /// look whether the client leaves. `answered` is the limit on the backend's silence, which does not count while the client is the
-    /// one who is waited for.
+    /// look whether the client leaves.
     async fn upload<R, W>(
         &self,
-        Upload { buffer, body, expects }: Upload<'_>,
-        answered: &Alarm,
+        Upload { coming: Coming { buffer, body, .. }, silence, has_sent_all, is_due }: Upload<'_>,
         from: &mut R,
         to: &mut W,
-        has_sent_all: &AtomicBool,
     ) -> Result<(), Fault>
     where
         R: AsyncRead + Unpin,
@@ -275,11 +286,7 @@ impl Lane {
     {
         let alarm = self.watchman.alarm();
         let patience = self.settings.upstream_read_timeout;
-        let mut is_owed = !expects;
         while !body.is_over() {
-            if std::mem::replace(&mut is_owed, true) {
-                answered.set(patience + self.settings.downstream_read_timeout);
-            }
             match alarm.within(self.settings.downstream_read_timeout, buffer.read(from, BUFFER_BYTES)).await {
                 Ok(Ok(Some(_))) => {}
                 Ok(Ok(None) | Err(_)) => return Err(Fault::ClientGone),
@@ -293,8 +300,9 @@ impl Lane {
                 Err(Rang) => return Err(Fault::Backend(Outcome::Timeout)),
             }
             buffer.consume(taken);
+            is_due.store(!body.is_over(), Ordering::Relaxed);
+            silence.set(if body.is_over() { patience } else { patience + self.settings.downstream_read_timeout });
         }
-        answered.set(patience);
         has_sent_all.store(true, Ordering::Relaxed);
         while buffer.unused().len() < AHEAD_BYTES_MAX {
             match buffer.read(from, AHEAD_BYTES_MAX).await {

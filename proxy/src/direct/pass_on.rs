@@ -43,6 +43,12 @@ pub(super) trait Side: Unpin {
 
     /// Whether all of the request has been passed on.
     fn has_sent_all(&self) -> bool;
+
+    /// Whether the client is the one who is waited for, so that the backend may be silent.
+    fn is_due(&self) -> bool;
+
+    /// The client was sent a word, so it does not wait for one any more.
+    fn tell(&self);
 }
 
 impl Side for Client<'_> {
@@ -66,12 +72,19 @@ impl Side for Client<'_> {
     fn has_sent_all(&self) -> bool {
         true
     }
+
+    fn is_due(&self) -> bool {
+        false
+    }
+
+    fn tell(&self) {}
 }
 
 /// The writing half of a client whose body is still coming; the other half is read by the upload, which sees whether it leaves.
 pub(super) struct Uploading<'a, W> {
     pub(super) write: W,
     pub(super) has_sent_all: &'a AtomicBool,
+    pub(super) is_due: &'a AtomicBool,
 }
 
 impl<W: AsyncWrite + Unpin> Side for Uploading<'_, W> {
@@ -88,12 +101,22 @@ impl<W: AsyncWrite + Unpin> Side for Uploading<'_, W> {
     fn has_sent_all(&self) -> bool {
         self.has_sent_all.load(Ordering::Relaxed)
     }
+
+    fn is_due(&self) -> bool {
+        self.is_due.load(Ordering::Relaxed)
+    }
+
+    fn tell(&self) {
+        self.is_due.store(!self.has_sent_all(), Ordering::Relaxed);
+    }
 }
 
 /// What is known of an answer under way.
 pub(super) struct Answer<'a> {
     pub(super) attempt: &'a mut Attempt,
     pub(super) alarm: &'a Alarm,
+    /// The limit on the backend's silence, which an upload sets anew; writes to the client have the other one.
+    pub(super) silence: &'a Alarm,
     pub(super) is_head: bool,
     pub(super) keep_alive: bool,
     /// What was read from the backend and not passed on yet.
@@ -129,6 +152,7 @@ impl Lane {
                     write(&mut answer, &mut client, self.settings.downstream_write_timeout).await?;
                     // It is whole, and what follows may be ours.
                     *answer.has_written = false;
+                    client.tell();
                 }
                 Head::Partial => {
                     let is_silent = !has_begun && answer.read.unused().is_empty();
@@ -185,14 +209,16 @@ impl Lane {
         backend: &mut R,
         limit: usize,
     ) -> Result<Option<usize>, Fault> {
-        let alarm = answer.alarm;
+        let silence = answer.silence;
+        let patience = self.settings.upstream_read_timeout;
+        let patience = if client.is_due() { patience + self.settings.downstream_read_timeout } else { patience };
         let read = &mut answer.read;
         let filled = std::future::poll_fn(|context| match read.poll_read(backend, limit, context) {
             Poll::Ready(Ok(count)) => Poll::Ready(Ok(count)),
             Poll::Ready(Err(_)) => Poll::Ready(Err(Fault::Backend(Outcome::Reset))),
             Poll::Pending => client.poll_gone(context).map(Err),
         });
-        alarm.within(self.settings.upstream_read_timeout, filled).await.unwrap_or(Err(Fault::Backend(Outcome::Timeout)))
+        silence.within(patience, filled).await.unwrap_or(Err(Fault::Backend(Outcome::Timeout)))
     }
 
     /// Looks whether a whole head has come, and composes what the client gets of it.

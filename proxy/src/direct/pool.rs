@@ -62,18 +62,19 @@ impl Pool {
     pub(crate) fn give_back(&self, address: SocketAddr, stream: TcpStream) {
         let mut idle = self.idle.lock();
         let idle = &mut *idle;
+        if idle.by_address.get(&address).is_some_and(|waiting| waiting.len() >= IDLE_OF_ONE_MAX) {
+            return;
+        }
+        let age = |waiting: &Vec<(TcpStream, u64)>| std::cmp::Reverse(waiting.first().map(|(_, since)| *since));
         if idle.count >= IDLE_MAX
-            && let Some(fullest) = idle.by_address.values_mut().max_by_key(|waiting| waiting.len())
+            && let Some(fullest) = idle.by_address.values_mut().max_by_key(|waiting| (waiting.len(), age(waiting)))
             && !fullest.is_empty()
         {
             fullest.remove(0);
             idle.count -= 1;
         }
-        let waiting = idle.by_address.entry(address).or_default();
-        if waiting.len() < IDLE_OF_ONE_MAX {
-            waiting.push((stream, self.watchman.now_ms()));
-            idle.count += 1;
-        }
+        idle.by_address.entry(address).or_default().push((stream, self.watchman.now_ms()));
+        idle.count += 1;
     }
 
     /// Closes now and then what has waited too long, or was closed by its backend: one that is gone is not asked for again.

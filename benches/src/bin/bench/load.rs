@@ -55,6 +55,8 @@ pub(crate) enum Pace {
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) requests: u64,
+    /// Those that were answered while it was asked.
+    pub(crate) in_time: u64,
     /// How long was asked, and how long it took until all was answered.
     pub(crate) asked: Duration,
     pub(crate) lasted: Duration,
@@ -177,15 +179,15 @@ impl Load {
         let seed = u64::try_from(lasting.as_micros()).unwrap_or(1);
         // The same moments for everybody.
         self.random = fastrand::Rng::with_seed(seed);
-        self.clients(number)?.begin();
         let before = proxy.used();
+        self.clients(number)?.begin();
         let begun = Instant::now();
         let mut busy = Duration::ZERO;
         while begun.elapsed() < lasting {
             busy += self.turn()?;
         }
         self.clients(number)?.asks = false;
-        let asked = begun.elapsed();
+        let (asked, in_time) = (begun.elapsed(), self.clients(number)?.requests);
         let until = Instant::now() + ANSWERED_WITHIN;
         while !self.clients(number)?.is_done() && Instant::now() < until {
             busy += self.turn()?;
@@ -198,7 +200,7 @@ impl Load {
         ensure!(clients.requests > 0, "no request was answered");
         let (requests, latency) = (clients.requests, clients.latency.clone());
         let load_busy = busy.as_secs_f64() / lasted.as_secs_f64();
-        Ok(Seen { requests, asked, lasted, latency, before, after, load_busy })
+        Ok(Seen { requests, in_time, asked, lasted, latency, before, after, load_busy })
     }
 
     /// Opens so many connections, asks once on each, and says what the proxy used before and with all of them open.

@@ -122,17 +122,24 @@ impl<'a> Bench<'a> {
                 Err(why) => self.leave_out(job, &entry, &why),
             }
         }
+        let mut out = Vec::new();
         for round in 0..self.asked.rounds {
             // Turns, so that what else the machine does meets all of them; each round begins with another one.
             let first = round % lanes.len().max(1);
             for (entry, running, group) in lanes.iter().cycle().skip(first).take(lanes.len()) {
+                if out.contains(&entry.name) {
+                    continue;
+                }
                 let lasting = Duration::from_secs_f64(self.asked.seconds);
                 match self.window(entry, running, *group, lasting) {
                     Ok(figure) => {
                         eprintln!("{} round {}: {} {figure}", job.name, round + 1, entry.name);
                         self.report.take(job.name, &entry.name, figure);
                     }
-                    Err(why) => self.leave_out(job, entry, &why),
+                    Err(why) => {
+                        self.leave_out(job, entry, &why);
+                        out.push(entry.name.clone());
+                    }
                 }
             }
         }
@@ -216,7 +223,11 @@ impl<'a> Bench<'a> {
         running.process.pause(false);
         // It does first what it has missed.
         std::thread::sleep(COME_BACK);
+        let scraping = running.scrape_within(lasting);
         let seen = self.load.window(group, lasting, &running.process);
+        if let Some(scraping) = scraping {
+            let _ = scraping.join();
+        }
         running.process.pause(true);
         Ok(Figure::of(&seen.with_context(|| entry.name.clone())?))
     }

@@ -3,11 +3,13 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::job::{Entry, local};
-use crate::process::{Process, Scrape};
+use crate::process::{Process, scrape};
 use crate::recipe;
 
 /// The core of whoever is measured.
@@ -40,7 +42,19 @@ pub(crate) struct Place<'a> {
 /// A proxy that runs.
 pub(crate) struct Running {
     pub(crate) process: Process,
-    _scrape: Option<Scrape>,
+    is_scraped: bool,
+}
+
+impl Running {
+    /// Reads its metrics in the middle of a window, if they are.
+    pub(crate) fn scrape_within(&self, lasting: Duration) -> Option<JoinHandle<()>> {
+        self.is_scraped.then(|| {
+            std::thread::spawn(move || {
+                std::thread::sleep(lasting / 2);
+                scrape(ADMIN);
+            })
+        })
+    }
 }
 
 impl Peer {
@@ -67,6 +81,6 @@ impl Peer {
             let said = fs::read_to_string(&log).unwrap_or_default();
             format!("it does not start: {}", said.trim().lines().last().unwrap_or_default())
         })?;
-        Ok(Running { process, _scrape: self.is_scraped.then(|| Scrape::start(ADMIN)) })
+        Ok(Running { process, is_scraped: self.is_scraped })
     }
 }

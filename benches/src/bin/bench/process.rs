@@ -5,8 +5,6 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -80,8 +78,9 @@ impl Process {
         let mut used = Used::default();
         for pid in self.family() {
             used.cpu_us += cpu_us(pid);
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            used.memory += 1_024 * line(&status, "VmRSS:");
+            // What processes share counts once.
+            let memory = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+            used.memory += 1_024 * line(&memory, "Pss:");
             for task in tasks(pid) {
                 let status = fs::read_to_string(format!("/proc/{pid}/task/{task}/status")).unwrap_or_default();
                 used.switches +=
@@ -147,31 +146,9 @@ impl Drop for Process {
     }
 }
 
-/// Reads metrics each second, as whoever collects them does.
-pub(crate) struct Scrape {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Scrape {
-    pub(crate) fn start(admin: SocketAddr) -> Self {
-        let (stop, stopped) = channel();
-        let thread = std::thread::spawn(move || {
-            while stopped.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
-                let Ok(mut stream) = TcpStream::connect(admin) else { continue };
-                let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
-                let _ = stream.read_to_end(&mut Vec::new());
-            }
-        });
-        Self { stop: Some(stop), thread: Some(thread) }
-    }
-}
-
-impl Drop for Scrape {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+/// Reads metrics once, as whoever collects them does.
+pub(crate) fn scrape(admin: SocketAddr) {
+    let Ok(mut stream) = TcpStream::connect(admin) else { return };
+    let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+    let _ = stream.read_to_end(&mut Vec::new());
 }

@@ -42,6 +42,7 @@ pub(crate) fn nginx(place: &Place<'_>) -> Result<Command> {
 events {{ worker_connections 20000; }}
 http {{
   access_log off; tcp_nodelay on; keepalive_requests 1000000000; keepalive_timeout 300s;
+  proxy_buffer_size 16k; proxy_buffers 16 32k; proxy_busy_buffers_size 128k; proxy_max_temp_file_size 0;
   client_body_temp_path {root}/nginx-body; proxy_temp_path {root}/nginx-proxy; client_max_body_size 10m;
   server_names_hash_max_size 65536; server_names_hash_bucket_size 128;
   split_clients \"$connection-$connection_requests\" $drawn {{ 10% canary; * primary; }}

@@ -48,7 +48,7 @@ impl Figure {
         let [primary, canary] = &seen.latency;
         Self {
             cpu_micros_per_request: each(seen.before.cpu_us, seen.after.cpu_us),
-            requests_per_second: seen.requests as f64 / seen.asked.as_secs_f64(),
+            requests_per_second: seen.in_time as f64 / seen.asked.as_secs_f64(),
             latency_micros: PERCENTILES.map(|percent| primary.value_at_percentile(percent)),
             resident_bytes: seen.after.memory,
             switches_per_request: each(seen.before.switches, seen.after.switches),
@@ -127,7 +127,9 @@ impl Report {
         self.figures.entry((job.to_owned(), peer.to_owned())).or_default().push(figure);
     }
 
+    /// Says why a proxy is left out of a job; what was measured of it there is not told.
     pub(crate) fn left_out(&mut self, job: &str, peer: &str, why: &str) {
+        self.figures.remove(&(job.to_owned(), peer.to_owned()));
         self.left_out.push((job.to_owned(), peer.to_owned(), why.to_owned()));
     }
 
@@ -273,7 +275,8 @@ impl Report {
             format!("# Results\n\nMade by `make bench`. {}\n\n## Goals\n\n{}\n", machine.join(" · "), self.goals());
         let _ = writeln!(
             text,
-            "## All figures\n\nMedians of all rounds; latencies are of requests that the primary answered.\n"
+            "## All figures\n\nMedians of all rounds; latencies are of requests that the primary answered. Who answers fewer requests a second \
+             than others at a fixed rate did not hold it.\n"
         );
         let _ = writeln!(text, "{}", self.table());
         if !self.calls.is_empty() {
