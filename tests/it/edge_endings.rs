@@ -19,6 +19,11 @@ fn one_host(backend: &WireBackend, settings: Settings) -> TestEdge {
     TestEdge::start(settings, vec![serin_route::Route { hosts, ..route(&[backend.address()], &[]) }])
 }
 
+/// An edge whose requests all meet this backend as the canary.
+fn tried(settings: Settings, canary: &WireBackend) -> TestEdge {
+    TestEdge::start(settings, vec![drawn(Arm::Canary, &[canary.address()], &[canary.address()])])
+}
+
 #[test]
 fn a_head_request_that_goes_nowhere_gets_a_head_alone() {
     run(async {
@@ -69,10 +74,10 @@ fn an_upload_may_take_longer_than_a_backend_may_be_silent() {
         });
         let backend = waits.await;
         let settings = Settings { upstream_read_timeout: patience, ..settings() };
-        let edge = TestEdge::start(settings, vec![drawn(Arm::Canary, &[backend.address()], &[backend.address()])]);
+        let edge = tried(settings, &backend);
         let mut client = Wire::connect(edge.address).await;
         client.send("POST / HTTP/1.1\r\nhost: podinfo\r\ncontent-length: 10\r\n\r\n").await;
-        // The pace of this client is what is tried.
+        // The pace of this client is what is tried: there is no event to wait for.
         for _ in 0..10 {
             tokio::time::sleep(patience / 2).await;
             client.send("x").await;
@@ -91,7 +96,7 @@ fn a_backend_that_says_nothing_to_a_client_that_waits_for_a_word_is_the_one_who_
         let silent = WireBackend::saying("", Then::Silence).await;
         let patience = Duration::from_millis(300);
         let settings = Settings { upstream_read_timeout: patience, downstream_read_timeout: patience, ..settings() };
-        let edge = TestEdge::start(settings, vec![drawn(Arm::Canary, &[silent.address()], &[silent.address()])]);
+        let edge = tried(settings, &silent);
         let mut client = Wire::connect(edge.address).await;
         client.send("POST / HTTP/1.1\r\nhost: podinfo\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n").await;
         assert_eq!(client.answer(false).await.expect("an answer").status(), 504);
@@ -109,8 +114,7 @@ fn a_client_that_stops_within_its_body_is_the_one_who_failed() {
         let patience = Duration::from_millis(300);
         let settings = Settings { upstream_read_timeout: patience, downstream_read_timeout: patience, ..settings() };
         for sent in ["", "hel"] {
-            let edge =
-                TestEdge::start(settings.clone(), vec![drawn(Arm::Canary, &[waits.address()], &[waits.address()])]);
+            let edge = tried(settings.clone(), &waits);
             let mut client = Wire::connect(edge.address).await;
             client.send(format!("POST / HTTP/1.1\r\nhost: podinfo\r\ncontent-length: 5\r\n\r\n{sent}")).await;
             assert_eq!(client.answer(false).await.map(|answer| answer.status()), Some(408), "{sent:?}");
@@ -133,7 +137,7 @@ fn a_client_that_was_told_to_go_on_and_does_not_is_the_one_who_failed() {
         let backend = backend.await;
         let patience = Duration::from_millis(300);
         let settings = Settings { upstream_read_timeout: patience, downstream_read_timeout: patience, ..settings() };
-        let edge = TestEdge::start(settings, vec![drawn(Arm::Canary, &[backend.address()], &[backend.address()])]);
+        let edge = tried(settings, &backend);
         let mut client = Wire::connect(edge.address).await;
         client.send("POST / HTTP/1.1\r\nhost: podinfo\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n").await;
         assert!(client.head().await.expect("a word").starts_with("HTTP/1.1 100 "));
@@ -159,10 +163,10 @@ fn a_client_that_uploads_and_does_not_read_is_the_one_who_failed() {
         let backend = echo.await;
         let patience = Duration::from_millis(300);
         let settings = Settings { downstream_write_timeout: patience, ..settings() };
-        let edge = TestEdge::start(settings, vec![drawn(Arm::Canary, &[backend.address()], &[backend.address()])]);
+        let edge = tried(settings, &backend);
         let mut client = Wire::connect(edge.address).await;
         client.send("POST / HTTP/1.1\r\nhost: podinfo\r\ncontent-length: 1000000\r\n\r\n").await;
-        // It drips, and reads nothing.
+        // It drips, and reads nothing: that pace is what is tried, and there is no event to wait for.
         for _ in 0..12 {
             client.send("x").await;
             tokio::time::sleep(patience / 4).await;
@@ -183,7 +187,7 @@ fn an_early_answer_is_counted_whatever_the_client_still_sends() {
             wire.rest().await;
         });
         let backend = early.await;
-        let edge = TestEdge::start(settings(), vec![drawn(Arm::Canary, &[backend.address()], &[backend.address()])]);
+        let edge = tried(settings(), &backend);
         let mut client = Wire::connect(edge.address).await;
         client.send("POST / HTTP/1.1\r\nhost: podinfo\r\ncontent-length: 9\r\n\r\nonly").await;
         assert_eq!(client.answer(false).await.expect("an answer").status(), 500);
@@ -221,7 +225,7 @@ fn empty_lines_do_not_keep_a_connection() {
         let settings = Settings { keep_alive_timeout: patience, ..settings() };
         let edge = TestEdge::start(settings, vec![route(&[backend.address()], &[])]);
         let mut client = Wire::connect(edge.address).await;
-        // For three times as long as a connection may be idle, or until it is closed.
+        // For three times as long as a connection may be idle: the pace is what is tried, and there is no event to wait for.
         for _ in 0..6 {
             client.send("\r\n").await;
             tokio::time::sleep(patience / 2).await;
@@ -238,7 +242,7 @@ fn chunks_that_are_none_are_no_answer_if_nothing_was_sent() {
     run(async {
         let broken = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n";
         let backend = WireBackend::saying(broken, Then::Keep).await;
-        let edge = TestEdge::start(settings(), vec![drawn(Arm::Canary, &[backend.address()], &[backend.address()])]);
+        let edge = tried(settings(), &backend);
         let answer = Wire::connect(edge.address).await.ask(GET).await;
         assert_eq!(answer.expect("an answer").status(), 502);
         assert_counts(&edge.settled(1).await, Arm::Canary, OutcomeClass::Truncated, 1);
@@ -254,8 +258,7 @@ fn what_is_no_status_is_no_answer() {
         for status in ["099", "000", "011"] {
             let answer = format!("HTTP/1.1 {status} x\r\ncontent-length: 5\r\n\r\nhello");
             let backend = WireBackend::saying(answer, Then::Keep).await;
-            let edge =
-                TestEdge::start(settings(), vec![drawn(Arm::Canary, &[backend.address()], &[backend.address()])]);
+            let edge = tried(settings(), &backend);
             let answer = Wire::connect(edge.address).await.ask(GET).await;
             assert_eq!(answer.expect("an answer").status(), 502, "{status}");
             assert_counts(&edge.settled(1).await, Arm::Canary, OutcomeClass::Reset, 1);

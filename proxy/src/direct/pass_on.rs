@@ -143,35 +143,13 @@ impl Lane {
         backend: &mut R,
         is_reused: bool,
     ) -> Result<Whole, Fault> {
-        let mut has_begun = false;
-        let (mut body, after, reusable, is_counted_off) = loop {
-            match self.head(&mut answer, &client)? {
-                Head::Final { body, after, reusable, chunk } => break (body, after, reusable, !chunk),
-                Head::Interim => {
-                    has_begun = true;
-                    write(&mut answer, &mut client, self.settings.downstream_write_timeout).await?;
-                    // It is whole, and what follows may be ours.
-                    *answer.has_written = false;
-                    client.tell();
-                }
-                Head::Partial => {
-                    let is_silent = !has_begun && answer.read.unused().is_empty();
-                    match self.fill(&mut answer, &mut client, backend, HEAD_BYTES_MAX).await {
-                        Ok(Some(_)) => {}
-                        Ok(None) | Err(Fault::Backend(Outcome::Reset)) if is_silent && is_reused => {
-                            return Err(Fault::Stale);
-                        }
-                        Ok(None) => return Err(Fault::Backend(Outcome::Reset)),
-                        Err(fault) => return Err(fault),
-                    }
-                }
-            }
-        };
+        let Begun { mut body, after, reusable, chunks } =
+            self.begin(&mut answer, &mut client, backend, is_reused).await?;
         // The head and what has come of the body, in one write; then the rest, read by read.
         loop {
             let came = answer.read.unused();
             let taken = body.take(came).map_err(|_| Fault::Backend(Outcome::Truncated))?;
-            if !is_counted_off {
+            if chunks {
                 chunk(answer.out, &came[..taken]);
             } else if !answer.out.is_empty() {
                 answer.out.extend_from_slice(&came[..taken]);
@@ -199,6 +177,40 @@ impl Lane {
         let reusable = reusable && answer.read.unused().is_empty() && client.has_sent_all();
         let after = if client.has_sent_all() { after } else { After::Close };
         Ok(Whole { after, reusable })
+    }
+
+    /// Passes on what comes before the final head, and composes that.
+    async fn begin<C: Side, R: AsyncRead + Unpin>(
+        &self,
+        answer: &mut Answer<'_>,
+        client: &mut C,
+        backend: &mut R,
+        is_reused: bool,
+    ) -> Result<Begun, Fault> {
+        let mut has_begun = false;
+        loop {
+            match self.head(answer, client)? {
+                Head::Final(begun) => return Ok(begun),
+                Head::Interim => {
+                    has_begun = true;
+                    write(answer, client, self.settings.downstream_write_timeout).await?;
+                    // It is whole, and what follows may be ours.
+                    *answer.has_written = false;
+                    client.tell();
+                }
+                Head::Partial => {
+                    let is_silent = !has_begun && answer.read.unused().is_empty();
+                    match self.fill(answer, client, backend, HEAD_BYTES_MAX).await {
+                        Ok(Some(_)) => {}
+                        Ok(None) | Err(Fault::Backend(Outcome::Reset)) if is_silent && is_reused => {
+                            return Err(Fault::Stale);
+                        }
+                        Ok(None) => return Err(Fault::Backend(Outcome::Reset)),
+                        Err(fault) => return Err(fault),
+                    }
+                }
+            }
+        }
     }
 
     /// Reads on from the backend, as long as the client is there. None at the end.
@@ -246,11 +258,11 @@ impl Lane {
                 let afterwards = if stays { Afterwards::KeepAlive } else { Afterwards::Close };
                 compose::response(answer.out, &found, afterwards);
                 let after = if stays { After::Next } else { After::Close };
-                let chunk = found.body == Body::ToEnd;
-                Head::Final { reusable: found.keep_alive, body: found.body, after, chunk }
+                let chunks = found.body == Body::ToEnd;
+                Head::Final(Begun { reusable: found.keep_alive, body: found.body, after, chunks })
             }
         };
-        if let Head::Final { .. } = head {
+        if let Head::Final(_) = head {
             answer.attempt.head(status);
         }
         answer.read.consume(length);
@@ -262,7 +274,16 @@ impl Lane {
 enum Head {
     Partial,
     Interim,
-    Final { body: Body, after: After, reusable: bool, chunk: bool },
+    Final(Begun),
+}
+
+/// An answer whose final head is composed.
+struct Begun {
+    body: Body,
+    after: After,
+    reusable: bool,
+    /// Its body has no length of its own, so the client gets it in chunks.
+    chunks: bool,
 }
 
 /// Writes what has been composed, and is ready for more.

@@ -11,6 +11,7 @@
 
 mod backend;
 mod calls;
+mod client;
 mod edge;
 mod job;
 mod load;
