@@ -10,7 +10,7 @@ use serin_tests::wait::until;
 use crate::edge::{GET, TestEdge, assert_counts, drawn, is_direct, route, run, settings};
 use crate::wire::{PATIENCE, Then, Wire, WireBackend, ok};
 
-/// More than the kernel's buffers on both sides of a connection hold.
+/// What is announced; an eighth of it is sent.
 const ENDLESS: usize = 32 << 20;
 
 /// An edge that answers for `podinfo` alone.

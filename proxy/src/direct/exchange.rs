@@ -103,10 +103,10 @@ struct Coming<'a> {
 /// How it is passed on, beside its answer.
 struct Upload<'a> {
     coming: Coming<'a>,
-    /// The limit on the backend's silence: it runs only while the client is not the one who is waited for.
+    /// The limit on the backend's silence; see [`Lane::patience`].
     silence: &'a Alarm,
     has_sent_all: &'a AtomicBool,
-    is_due: &'a AtomicBool,
+    is_awaited: &'a AtomicBool,
 }
 
 /// A connection to a backend.
@@ -239,13 +239,13 @@ impl Lane {
         let silence = self.watchman.alarm();
         let answer = Answer { silence: &silence, ..answer };
         // Whoever waits for a word is not waited for.
-        let is_due = AtomicBool::new(!coming.expects);
+        let is_awaited = AtomicBool::new(!coming.expects);
         let has_sent_all = AtomicBool::new(false);
         let whole = {
             let (mut from_client, to_client) = tokio::io::split(&mut *stream);
             let (mut from_backend, mut to_backend) = backend.stream.split();
-            let client = Uploading { write: to_client, has_sent_all: &has_sent_all, is_due: &is_due };
-            let upload = Upload { coming, silence: &silence, has_sent_all: &has_sent_all, is_due: &is_due };
+            let client = Uploading { write: to_client, has_sent_all: &has_sent_all, is_awaited: &is_awaited };
+            let upload = Upload { coming, silence: &silence, has_sent_all: &has_sent_all, is_awaited: &is_awaited };
             let upload = self.upload(upload, &mut from_client, &mut to_backend);
             let pass_on = self.pass_on(answer, client, &mut from_backend, backend.is_reused);
             let (mut upload, mut pass_on) = (pin!(upload), pin!(pass_on));
@@ -276,7 +276,7 @@ impl Lane {
     /// look whether the client leaves.
     async fn upload<R, W>(
         &self,
-        Upload { coming: Coming { buffer, body, .. }, silence, has_sent_all, is_due }: Upload<'_>,
+        Upload { coming: Coming { buffer, body, .. }, silence, has_sent_all, is_awaited }: Upload<'_>,
         from: &mut R,
         to: &mut W,
     ) -> Result<(), Fault>
@@ -285,7 +285,6 @@ impl Lane {
         W: AsyncWrite + Unpin,
     {
         let alarm = self.watchman.alarm();
-        let patience = self.settings.upstream_read_timeout;
         while !body.is_over() {
             match alarm.within(self.settings.downstream_read_timeout, buffer.read(from, BUFFER_BYTES)).await {
                 Ok(Ok(Some(_))) => {}
@@ -300,8 +299,8 @@ impl Lane {
                 Err(Rang) => return Err(Fault::Backend(Outcome::Timeout)),
             }
             buffer.consume(taken);
-            is_due.store(!body.is_over(), Ordering::Relaxed);
-            silence.set(if body.is_over() { patience } else { patience + self.settings.downstream_read_timeout });
+            is_awaited.store(!body.is_over(), Ordering::Relaxed);
+            silence.set(self.patience(!body.is_over()));
         }
         has_sent_all.store(true, Ordering::Relaxed);
         while buffer.unused().len() < AHEAD_BYTES_MAX {

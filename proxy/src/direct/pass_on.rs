@@ -17,6 +17,7 @@ use super::framing::Body;
 use super::request::HEADERS_MAX;
 use super::response;
 use crate::attempt::Attempt;
+use crate::settings::Settings;
 
 /// Longest head of a response in bytes; nginx takes 4 or 8 KiB by default, and answers with many cookies are longer.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -45,10 +46,10 @@ pub(super) trait Side: Unpin {
     fn has_sent_all(&self) -> bool;
 
     /// Whether the client is the one who is waited for, so that the backend may be silent.
-    fn is_due(&self) -> bool;
+    fn is_awaited(&self) -> bool;
 
     /// The client was sent a word, so it does not wait for one any more.
-    fn tell(&self);
+    fn was_told(&self);
 }
 
 impl Side for Client<'_> {
@@ -73,18 +74,18 @@ impl Side for Client<'_> {
         true
     }
 
-    fn is_due(&self) -> bool {
+    fn is_awaited(&self) -> bool {
         false
     }
 
-    fn tell(&self) {}
+    fn was_told(&self) {}
 }
 
 /// The writing half of a client whose body is still coming; the other half is read by the upload, which sees whether it leaves.
 pub(super) struct Uploading<'a, W> {
     pub(super) write: W,
     pub(super) has_sent_all: &'a AtomicBool,
-    pub(super) is_due: &'a AtomicBool,
+    pub(super) is_awaited: &'a AtomicBool,
 }
 
 impl<W: AsyncWrite + Unpin> Side for Uploading<'_, W> {
@@ -102,12 +103,12 @@ impl<W: AsyncWrite + Unpin> Side for Uploading<'_, W> {
         self.has_sent_all.load(Ordering::Relaxed)
     }
 
-    fn is_due(&self) -> bool {
-        self.is_due.load(Ordering::Relaxed)
+    fn is_awaited(&self) -> bool {
+        self.is_awaited.load(Ordering::Relaxed)
     }
 
-    fn tell(&self) {
-        self.is_due.store(!self.has_sent_all(), Ordering::Relaxed);
+    fn was_told(&self) {
+        self.is_awaited.store(!self.has_sent_all(), Ordering::Relaxed);
     }
 }
 
@@ -174,8 +175,7 @@ impl Lane {
             }
         }
         // A backend that says more than its answer is not trusted with another request.
-        let reusable = reusable && answer.read.unused().is_empty() && client.has_sent_all();
-        let after = if client.has_sent_all() { after } else { After::Close };
+        let reusable = reusable && answer.read.unused().is_empty();
         Ok(Whole { after, reusable })
     }
 
@@ -196,7 +196,7 @@ impl Lane {
                     write(answer, client, self.settings.downstream_write_timeout).await?;
                     // It is whole, and what follows may be ours.
                     *answer.has_written = false;
-                    client.tell();
+                    client.was_told();
                 }
                 Head::Partial => {
                     let is_silent = !has_begun && answer.read.unused().is_empty();
@@ -222,8 +222,7 @@ impl Lane {
         limit: usize,
     ) -> Result<Option<usize>, Fault> {
         let silence = answer.silence;
-        let patience = self.settings.upstream_read_timeout;
-        let patience = if client.is_due() { patience + self.settings.downstream_read_timeout } else { patience };
+        let patience = self.patience(client.is_awaited());
         let read = &mut answer.read;
         let filled = std::future::poll_fn(|context| match read.poll_read(backend, limit, context) {
             Poll::Ready(Ok(count)) => Poll::Ready(Ok(count)),
@@ -231,6 +230,12 @@ impl Lane {
             Poll::Pending => client.poll_gone(context).map(Err),
         });
         silence.within(patience, filled).await.unwrap_or(Err(Fault::Backend(Outcome::Timeout)))
+    }
+
+    /// How long a backend may be silent: while the client is waited for, longer by what that one has, whose limit rings first then.
+    pub(super) fn patience(&self, client_is_awaited: bool) -> Duration {
+        let Settings { upstream_read_timeout, downstream_read_timeout, .. } = *self.settings;
+        if client_is_awaited { upstream_read_timeout + downstream_read_timeout } else { upstream_read_timeout }
     }
 
     /// Looks whether a whole head has come, and composes what the client gets of it.

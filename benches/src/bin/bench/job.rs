@@ -87,6 +87,7 @@ impl Job {
             threads: 1,
             canary_delay: Duration::ZERO,
         };
+        // One that is called `rate-N` is a point at N in the picture of latencies (`Report::latencies`).
         let share = |name, share, peers| Self { rate: Rate::OfNginx(share), ..of(name, peers) };
         let routes = [10, 1_000, 10_000].into_iter().flat_map(|routes| {
             ["nginx", "haproxy", "edge"].map(|peer| Entry { name: format!("{peer} {routes}"), peer, routes, swaps: 0 })
