@@ -292,9 +292,12 @@ impl Asked {
                 other => anyhow::bail!("{other} is not known; there are --rounds --seconds --job --peer --into"),
             }
         }
-        let known: Vec<&str> = Job::all().iter().map(|job| job.name).collect();
-        let unknown = asked.jobs.iter().find(|job| !known.contains(&job.as_str()));
-        ensure!(unknown.is_none(), "no job {unknown:?}; there are: {}", known.join(" "));
+        let jobs: Vec<&str> = Job::all().iter().map(|job| job.name).collect();
+        let peers: Vec<&str> = Peer::all().iter().map(|peer| peer.name).collect();
+        for (what, asked, known) in [("--job", &asked.jobs, jobs), ("--peer", &asked.peers, peers)] {
+            let unknown = asked.iter().find(|name| !known.contains(&name.as_str()));
+            ensure!(unknown.is_none(), "{what} {unknown:?} is not known; there are: {}", known.join(" "));
+        }
         Ok(asked)
     }
 
