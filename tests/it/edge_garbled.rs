@@ -108,14 +108,17 @@ fn a_backend_sees_the_same_of_a_garbled_request_both_ways_or_nothing() {
         Some(seed) => seed..seed + 1,
         None => 0..number("SERIN_GARBLED").unwrap_or(REQUESTS),
     };
-    let mut different = Vec::new();
+    let (mut different, mut carried, all) = (Vec::new(), 0, seeds.end - seeds.start);
     for seed in seeds {
         let bytes = request(&mut Rng::with_seed(seed));
         let [direct, pingora] = adapters().map(|settings| run(through(&bytes, settings)));
+        carried += u64::from(direct.status == Some(200));
         if direct != pingora && !is_reviewed(&direct, &pingora) {
             println!("seed {seed}: {}\n  direct  {direct:?}\n  pingora {pingora:?}", bytes.escape_ascii());
             different.push(seed);
         }
     }
+    // One of them may be none; of many, some are still requests.
+    assert!(carried > 0 || all == 1, "nothing was carried");
     assert!(different.is_empty(), "seeds {different:?} differ");
 }
