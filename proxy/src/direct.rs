@@ -19,6 +19,7 @@ mod pass_on;
 mod pool;
 mod request;
 mod response;
+mod splice;
 
 use std::mem::MaybeUninit;
 use std::sync::Arc;

@@ -277,6 +277,50 @@ fn large_bodies_arrive_whole_both_ways() {
 }
 
 #[test]
+fn a_large_answer_arrives_byte_for_byte_however_slowly_it_is_read() {
+    let chunked = || {
+        let mut answer = STREAM.as_bytes().to_vec();
+        for chunk in large_body().chunks(100_003) {
+            answer.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+            answer.extend_from_slice(chunk);
+            answer.extend_from_slice(b"\r\n");
+        }
+        answer.extend_from_slice(b"0\r\n\r\n");
+        answer
+    };
+    let whole = |head: &str| [head.as_bytes(), &large_body()].concat();
+    for (answer, then) in [
+        (whole(&format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n")), Then::Keep),
+        (chunked(), Then::Keep),
+        (whole("HTTP/1.1 200 OK\r\n\r\n"), Then::Close),
+    ] {
+        let backend = || WireBackend::saying(answer.clone(), then);
+        check(OutcomeClass::S2xx, 4, backend, async |mut client: Wire, backend: Arc<WireBackend>| {
+            let mut narrow = Wire::connect_narrow(client.peer()).await;
+            for client in [&mut client, &mut narrow] {
+                for _ in 0..2 {
+                    let answer = client.ask(GET).await.expect("an answer");
+                    assert!(answer.whole && answer.body == large_body(), "{} of {LARGE} bytes", answer.body.len());
+                }
+            }
+            heard(&backend, 4).await;
+        });
+    }
+}
+
+#[test]
+fn a_large_answer_that_ends_early_arrives_as_far_as_it_came() {
+    let half = || {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n");
+        WireBackend::saying([head.as_bytes(), &large_body()[..LARGE / 2]].concat(), Then::Close)
+    };
+    check(OutcomeClass::Truncated, 1, half, async |mut client: Wire, _| {
+        let answer = client.ask(GET).await.expect("an answer");
+        assert!(!answer.whole && answer.body == large_body()[..LARGE / 2], "{} bytes", answer.body.len());
+    });
+}
+
+#[test]
 fn requests_follow_each_other_on_one_connection() {
     let backend = || WireBackend::saying(ok("hi"), Then::Keep);
     check(OutcomeClass::S2xx, 20, backend, async |mut client: Wire, backend: Arc<WireBackend>| {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Far longer than anything awaited here takes, also on a loaded machine.
@@ -60,6 +60,14 @@ impl Wire {
         Self::new(stream, Arc::default())
     }
 
+    /// The same, with as little room for what comes as the kernel allows.
+    pub(crate) async fn connect_narrow(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(1).expect("the kernel takes its least");
+        let stream = within("connecting", socket.connect(address)).await.expect("somebody listens");
+        Self::new(stream, Arc::default())
+    }
+
     fn new(stream: TcpStream, heads: Arc<Mutex<Vec<String>>>) -> Self {
         stream.set_nodelay(true).expect("the socket is open");
         Self { stream, unread: Vec::new(), trailers: Vec::new(), heads }
@@ -67,7 +75,12 @@ impl Wire {
 
     /// Writes all of it. A peer that has gone is no fault here; what it did before is seen by reading.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        let _gone = within("writing", self.stream.write_all(bytes.as_ref())).await;
+        self.sends(bytes).await;
+    }
+
+    /// The same; false if the peer has gone meanwhile.
+    pub(crate) async fn sends(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        within("writing", self.stream.write_all(bytes.as_ref())).await.is_ok()
     }
 
     /// Sends a request and reads the answer; none if the connection ended before its head did.
@@ -158,6 +171,11 @@ impl Wire {
     pub(crate) async fn rest(&mut self) -> (Vec<u8>, bool) {
         let read = within("the end of a connection", self.stream.read_to_end(&mut self.unread)).await;
         (std::mem::take(&mut self.unread), read.is_ok())
+    }
+
+    /// The address of the other end.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.stream.peer_addr().expect("it is connected")
     }
 
     /// Closes with RST.

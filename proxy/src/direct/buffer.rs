@@ -48,6 +48,14 @@ impl Buffer {
         &self.bytes[self.used..]
     }
 
+    /// Memory for what comes in another way than by [`Self::poll_read`].
+    pub(crate) fn memory(&mut self) -> &mut Vec<u8> {
+        if self.bytes.capacity() == 0 {
+            self.bytes = spare();
+        }
+        &mut self.bytes
+    }
+
     /// So much of it is used.
     pub(crate) fn consume(&mut self, count: usize) {
         self.used += count;
@@ -65,9 +73,7 @@ impl Buffer {
         limit: usize,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<Option<usize>>> {
-        if self.bytes.capacity() == 0 {
-            self.bytes = spare();
-        }
+        self.memory();
         if self.used > 0 && self.bytes.len() == self.bytes.capacity() {
             self.bytes.drain(..self.used);
             self.used = 0;

@@ -53,6 +53,29 @@ impl Body {
             Self::ToEnd => Ok(bytes.len()),
         }
     }
+
+    /// How many bytes that come next are nothing but data of it, as far as is known.
+    pub(crate) const fn run(&self) -> u64 {
+        match self {
+            Self::Length(left) => *left,
+            Self::Chunked(Chunks { at: At::Data, left }) => *left,
+            Self::Chunked(_) | Self::ToEnd => 0,
+        }
+    }
+
+    /// So many of these were passed on.
+    pub(crate) fn skip(&mut self, count: u64) {
+        match self {
+            Self::Length(left) => *left -= count,
+            Self::Chunked(chunks) => {
+                chunks.left -= count;
+                if chunks.left == 0 {
+                    chunks.at = At::DataEnd;
+                }
+            }
+            Self::ToEnd => {}
+        }
+    }
 }
 
 /// Chunked coding (RFC 9112 section 7.1), followed byte by byte but for data. Lines end in CR LF and nothing else, and a size is
@@ -238,6 +261,22 @@ mod tests {
         ] {
             assert_eq!(taken(bytes.as_bytes()), Err(Malformed), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn data_that_went_another_way_is_left_out() {
+        let whole: &[u8] = b"a\r\n0123456789\r\n3\r\nabc\r\n0\r\n\r\n";
+        let (head, data) = ("a\r\n".len(), 10);
+        let mut body = Body::chunked();
+        assert_eq!((body.run(), body.take(&whole[..head]), body.run()), (0, Ok(head), 10));
+        body.skip(4);
+        assert_eq!(body.run(), 6);
+        body.skip(6);
+        let rest = &whole[head + data..];
+        assert_eq!((body.run(), body.take(rest), body.is_over()), (0, Ok(rest.len()), true));
+        let mut body = Body::Length(7);
+        body.skip(body.run());
+        assert!(body.is_over() && Body::ToEnd.run() == 0);
     }
 
     #[test]

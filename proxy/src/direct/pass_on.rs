@@ -1,5 +1,6 @@
 //! An answer on its way from a backend to a client: its head composed anew, its body followed to its end and passed on as it is.
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use pingora_core::protocols::Stream;
 use serin_measure::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::Lane;
 use super::alarm::{Alarm, Rang};
@@ -15,12 +17,14 @@ use super::compose::{self, Afterwards};
 use super::exchange::{After, Fault};
 use super::framing::Body;
 use super::request::HEADERS_MAX;
-use super::response;
+use super::{response, splice};
 use crate::attempt::Attempt;
 use crate::settings::Settings;
 
 /// Longest head of a response in bytes; nginx takes 4 or 8 KiB by default, and answers with many cookies are longer.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Bytes read at once while a head is awaited: room for it and a small body, while most of a large one stays in the kernel.
+const HEAD_READ_BYTES: usize = 16 * 1024;
 /// Bytes that a client may send ahead while its request is with the backend: they wait in memory. It can send as much again into the
 /// kernel's own buffer.
 pub(super) const AHEAD_BYTES_MAX: usize = BUFFER_BYTES;
@@ -38,6 +42,9 @@ pub(super) trait Side: Unpin {
     type Write: AsyncWrite + Unpin + ?Sized;
 
     fn write(&mut self) -> &mut Self::Write;
+
+    /// The client's socket, if bytes may be passed to it as they are.
+    fn socket(&self) -> Option<BorrowedFd<'_>>;
 
     /// Looks whether the client is still there.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Fault>;
@@ -57,6 +64,10 @@ impl Side for Client<'_> {
 
     fn write(&mut self) -> &mut Stream {
         self.stream
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        serin_splice::socket(self.stream)
     }
 
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Fault> {
@@ -93,6 +104,10 @@ impl<W: AsyncWrite + Unpin> Side for Uploading<'_, W> {
 
     fn write(&mut self) -> &mut W {
         &mut self.write
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 
     fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<Fault> {
@@ -137,7 +152,7 @@ pub(super) struct Whole {
 
 impl Lane {
     /// Passes an answer on, head and body, as it comes.
-    pub(super) async fn pass_on<C: Side, R: AsyncRead + Unpin>(
+    pub(super) async fn pass_on<C: Side, R: AsyncRead + AsRef<TcpStream> + Unpin>(
         &self,
         mut answer: Answer<'_>,
         mut client: C,
@@ -154,7 +169,7 @@ impl Lane {
                 chunk(answer.out, &came[..taken]);
             } else if !answer.out.is_empty() {
                 answer.out.extend_from_slice(&came[..taken]);
-            } else {
+            } else if taken > 0 {
                 let data = &came[..taken];
                 *answer.has_written = true;
                 write_to(client.write(), data, answer.alarm, self.settings.downstream_write_timeout).await?;
@@ -164,7 +179,12 @@ impl Lane {
             if body.is_over() {
                 break;
             }
-            let is_end = self.fill(&mut answer, &mut client, backend, BUFFER_BYTES).await?.is_none();
+            let is_large = body.run() >= splice::WORTH_BYTES && answer.read.unused().is_empty();
+            let is_end = if is_large && client.socket().is_some() && splice::is_possible() {
+                self.splice(&mut answer, &mut client, backend.as_ref(), &mut body).await?.is_none()
+            } else {
+                self.fill(&mut answer, &mut client, backend, BUFFER_BYTES).await?.is_none()
+            };
             if is_end && body == Body::ToEnd {
                 answer.out.extend_from_slice(b"0\r\n\r\n");
                 write(&mut answer, &mut client, self.settings.downstream_write_timeout).await?;
@@ -200,7 +220,8 @@ impl Lane {
                 }
                 Head::Partial => {
                     let is_silent = !has_begun && answer.read.unused().is_empty();
-                    match self.fill(answer, client, backend, HEAD_BYTES_MAX).await {
+                    let limit = HEAD_BYTES_MAX.min(answer.read.unused().len() + HEAD_READ_BYTES);
+                    match self.fill(answer, client, backend, limit).await {
                         Ok(Some(_)) => {}
                         Ok(None) | Err(Fault::Backend(Outcome::Reset)) if is_silent && is_reused => {
                             return Err(Fault::Stale);
@@ -230,6 +251,31 @@ impl Lane {
             Poll::Pending => client.poll_gone(context).map(Err),
         });
         silence.within(patience, filled).await.unwrap_or(Err(Fault::Backend(Outcome::Timeout)))
+    }
+
+    /// Passes on what has come of a large body without reading it, as long as the client is there. None at the end. What the client has
+    /// no room for is read all the same, so it is next.
+    async fn splice<C: Side>(
+        &self,
+        answer: &mut Answer<'_>,
+        client: &mut C,
+        backend: &TcpStream,
+        body: &mut Body,
+    ) -> Result<Option<()>, Fault> {
+        let silence = answer.silence;
+        let patience = self.patience(client.is_awaited());
+        let limit = usize::try_from(body.run()).unwrap_or(usize::MAX).min(splice::ONCE_BYTES);
+        let rest = &mut answer.read;
+        let passed = std::future::poll_fn(|context| {
+            let Some(socket) = client.socket() else { return Poll::Ready(Err(Fault::ClientGone)) };
+            match splice::poll_pass(backend, socket, limit, rest, context) {
+                Poll::Ready(Ok(moved)) => Poll::Ready(Ok(moved)),
+                Poll::Ready(Err(_)) => Poll::Ready(Err(Fault::Backend(Outcome::Reset))),
+                Poll::Pending => client.poll_gone(context).map(Err),
+            }
+        });
+        let passed = silence.within(patience, passed).await.unwrap_or(Err(Fault::Backend(Outcome::Timeout)))?;
+        Ok(passed.map(|moved| body.skip(moved.passed as u64)))
     }
 
     /// How long a backend may be silent: while the client is waited for, longer by what that one has, whose limit rings first then.
