@@ -20,6 +20,7 @@ mod pool;
 mod request;
 mod response;
 mod splice;
+mod turn;
 
 use std::mem::MaybeUninit;
 use std::sync::Arc;

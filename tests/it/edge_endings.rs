@@ -57,7 +57,9 @@ fn a_client_that_is_still_sending_reads_why_it_is_refused() {
         {
             let mut client = Wire::connect(address).await;
             client.send(head).await;
-            client.send(vec![b'x'; ENDLESS / 8]).await;
+            // Linux lets a client read what came before a reset; others do not, so there must be none.
+            let is_taken = client.sends(vec![b'x'; ENDLESS / 8]).await;
+            assert!(is_taken || !is_direct(), "reset by who says {status}");
             assert_eq!(client.answer(false).await.expect("an answer").status(), status);
         }
     });
@@ -95,10 +97,41 @@ fn a_backend_that_says_nothing_to_a_client_that_waits_for_a_word_is_the_one_who_
     run(async {
         let silent = WireBackend::saying("", Then::Silence).await;
         let patience = Duration::from_millis(300);
-        let settings = Settings { upstream_read_timeout: patience, downstream_read_timeout: patience, ..settings() };
-        let edge = tried(settings, &silent);
+        for client_patience in [patience / 3, patience, 100 * patience] {
+            let settings =
+                Settings { upstream_read_timeout: patience, downstream_read_timeout: client_patience, ..settings() };
+            let edge = tried(settings, &silent);
+            let mut client = Wire::connect(edge.address).await;
+            client.send("POST / HTTP/1.1\r\nhost: podinfo\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n").await;
+            assert_eq!(client.answer(false).await.expect("an answer").status(), 504);
+            assert_counts(&edge.settled(1).await, Arm::Canary, OutcomeClass::Timeout, 1);
+        }
+    });
+}
+
+#[test]
+fn a_backend_that_is_silent_after_an_upload_has_no_more_time_than_after_a_head() {
+    if !is_direct() {
+        return;
+    }
+    run(async {
+        let silent = WireBackend::start(async |mut wire: Wire| {
+            wire.request().await.expect("a request");
+            wire.rest().await;
+        });
+        let backend = silent.await;
+        let settings = Settings {
+            upstream_read_timeout: Duration::from_millis(300),
+            // Counted in, it would be longer than anybody waits here.
+            downstream_read_timeout: 3 * PATIENCE,
+            ..settings()
+        };
+        let edge = tried(settings, &backend);
         let mut client = Wire::connect(edge.address).await;
-        client.send("POST / HTTP/1.1\r\nhost: podinfo\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n").await;
+        client.send("POST / HTTP/1.1\r\nhost: podinfo\r\ncontent-length: 5\r\n\r\nhel").await;
+        let heard = async || Ok((!backend.heads().is_empty()).then_some(()));
+        until("the first part at the backend", PATIENCE, heard).await.expect("it was sent");
+        client.send("lo").await;
         assert_eq!(client.answer(false).await.expect("an answer").status(), 504);
         assert_counts(&edge.settled(1).await, Arm::Canary, OutcomeClass::Timeout, 1);
     });

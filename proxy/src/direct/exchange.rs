@@ -9,7 +9,6 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use pingora_core::protocols::Stream;
@@ -22,6 +21,7 @@ use super::alarm::{Alarm, Rang};
 use super::buffer::{BUFFER_BYTES, Buffer};
 use super::framing::Body;
 use super::pass_on::{AHEAD_BYTES_MAX, Answer, Client, Uploading, Whole};
+use super::turn::Turn;
 use crate::adapter::ENDPOINTS_TRIED_MAX;
 use crate::attempt::Attempt;
 
@@ -105,8 +105,7 @@ struct Upload<'a> {
     coming: Coming<'a>,
     /// The limit on the backend's silence; see [`Lane::patience`].
     silence: &'a Alarm,
-    has_sent_all: &'a AtomicBool,
-    is_awaited: &'a AtomicBool,
+    turn: &'a Turn,
 }
 
 /// A connection to a backend.
@@ -238,14 +237,16 @@ impl Lane {
     ) -> Result<Whole, Fault> {
         let silence = self.watchman.alarm();
         let answer = Answer { silence: &silence, ..answer };
+        let turn = Turn::new(self.watchman.alarm(), self.settings.downstream_read_timeout);
         // Whoever waits for a word is not waited for.
-        let is_awaited = AtomicBool::new(!coming.expects);
-        let has_sent_all = AtomicBool::new(false);
+        if !coming.expects {
+            turn.give_to_client();
+        }
         let whole = {
             let (mut from_client, to_client) = tokio::io::split(&mut *stream);
             let (mut from_backend, mut to_backend) = backend.stream.split();
-            let client = Uploading { write: to_client, has_sent_all: &has_sent_all, is_awaited: &is_awaited };
-            let upload = Upload { coming, silence: &silence, has_sent_all: &has_sent_all, is_awaited: &is_awaited };
+            let client = Uploading { write: to_client, turn: &turn };
+            let upload = Upload { coming, silence: &silence, turn: &turn };
             let upload = self.upload(upload, &mut from_client, &mut to_backend);
             let pass_on = self.pass_on(answer, client, &mut from_backend, backend.is_reused);
             let (mut upload, mut pass_on) = (pin!(upload), pin!(pass_on));
@@ -266,7 +267,7 @@ impl Lane {
             })
             .await
         }?;
-        if has_sent_all.load(Ordering::Relaxed) {
+        if turn.has_sent_all() {
             return Ok(whole);
         }
         Ok(Whole { after: After::Linger, reusable: false })
@@ -276,7 +277,7 @@ impl Lane {
     /// look whether the client leaves.
     async fn upload<R, W>(
         &self,
-        Upload { coming: Coming { buffer, body, .. }, silence, has_sent_all, is_awaited }: Upload<'_>,
+        Upload { coming: Coming { buffer, body, .. }, silence, turn }: Upload<'_>,
         from: &mut R,
         to: &mut W,
     ) -> Result<(), Fault>
@@ -286,7 +287,7 @@ impl Lane {
     {
         let alarm = self.watchman.alarm();
         while !body.is_over() {
-            match alarm.within(self.settings.downstream_read_timeout, buffer.read(from, BUFFER_BYTES)).await {
+            match turn.limit(buffer.read(from, BUFFER_BYTES)).await {
                 Ok(Ok(Some(_))) => {}
                 Ok(Ok(None) | Err(_)) => return Err(Fault::ClientGone),
                 Err(Rang) => return Err(Fault::ClientSlow),
@@ -299,10 +300,13 @@ impl Lane {
                 Err(Rang) => return Err(Fault::Backend(Outcome::Timeout)),
             }
             buffer.consume(taken);
-            is_awaited.store(!body.is_over(), Ordering::Relaxed);
-            silence.set(self.patience(!body.is_over()));
+            if body.is_over() {
+                turn.give_to_backend();
+            } else {
+                turn.give_to_client();
+            }
+            silence.set(self.patience(turn.is_clients()));
         }
-        has_sent_all.store(true, Ordering::Relaxed);
         while buffer.unused().len() < AHEAD_BYTES_MAX {
             match buffer.read(from, AHEAD_BYTES_MAX).await {
                 Ok(Some(_)) => {}

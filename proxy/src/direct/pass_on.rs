@@ -1,7 +1,6 @@
 //! An answer on its way from a backend to a client: its head composed anew, its body followed to its end and passed on as it is.
 
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use super::compose::{self, Afterwards};
 use super::exchange::{After, Fault};
 use super::framing::Body;
 use super::request::HEADERS_MAX;
+use super::turn::Turn;
 use super::{response, splice};
 use crate::attempt::Attempt;
 use crate::settings::Settings;
@@ -95,8 +95,7 @@ impl Side for Client<'_> {
 /// The writing half of a client whose body is still coming; the other half is read by the upload, which sees whether it leaves.
 pub(super) struct Uploading<'a, W> {
     pub(super) write: W,
-    pub(super) has_sent_all: &'a AtomicBool,
-    pub(super) is_awaited: &'a AtomicBool,
+    pub(super) turn: &'a Turn,
 }
 
 impl<W: AsyncWrite + Unpin> Side for Uploading<'_, W> {
@@ -115,15 +114,15 @@ impl<W: AsyncWrite + Unpin> Side for Uploading<'_, W> {
     }
 
     fn has_sent_all(&self) -> bool {
-        self.has_sent_all.load(Ordering::Relaxed)
+        self.turn.has_sent_all()
     }
 
     fn is_awaited(&self) -> bool {
-        self.is_awaited.load(Ordering::Relaxed)
+        self.turn.is_clients()
     }
 
     fn was_told(&self) {
-        self.is_awaited.store(!self.has_sent_all(), Ordering::Relaxed);
+        self.turn.word_was_said();
     }
 }
 
