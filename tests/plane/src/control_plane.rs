@@ -74,6 +74,20 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Starts the controllers anew, if they were started. In a cluster they elect a leader, who ends when it cannot keep its Lease; one that
+    /// outlives the API server would come back to each kind of object when its own back-off says so, a minute later and in any order,
+    /// and delete pods whose endpoints it has not taken out yet.
+    pub(crate) async fn restart_controllers(&mut self) -> Result<()> {
+        let Some(mut former) = self.controllers.take() else { return Ok(()) };
+        former.kill().await.context("killing the controllers")?;
+        self.start_controllers().await
+    }
+
+    /// Whether the API server was killed.
+    pub(crate) fn is_away(&self) -> bool {
+        self.api_server.is_none()
+    }
+
     /// Starts the API server, or lets it go on, and does not wait until it answers.
     pub(crate) async fn start_api_server(&mut self) -> Result<()> {
         match &self.api_server {

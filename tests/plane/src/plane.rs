@@ -172,8 +172,10 @@ impl Plane {
     /// If it does not come up.
     pub async fn start_api_server(&self) -> Result<()> {
         let mut control = self.control.lock().await;
+        let was_away = control.is_away();
         control.start_api_server().await?;
-        control.ready(&self.client).await
+        control.ready(&self.client).await?;
+        if was_away { control.restart_controllers().await } else { Ok(()) }
     }
 
     /// Flagger's CRDs, of the release that is pinned in `tests/plane/go/flagger`.
