@@ -5,7 +5,7 @@ use serin_analysis::{Base, Check, CheckKind, Checkpoint, Evidence, Range, Seen, 
 use serin_measure::{
     Arm, Assignment, BootId, CanaryKey, Cell, CellKey, Coin, EpochId, EpochMeter, Outcome, Shard, Snapshot,
 };
-use serin_route::{Audience, Endpoint, Generation, Host, RequestView, Route, RouteTable};
+use serin_route::{Endpoint, Generation, Host, RequestView, Route, RouteTable};
 
 /// A request to one of the routes.
 #[derive(Debug)]
@@ -22,8 +22,14 @@ impl RequestView for Request {
     fn method(&self) -> &str {
         "GET"
     }
+    fn scheme(&self) -> &str {
+        "http"
+    }
     fn authority(&self) -> Option<&[u8]> {
         Some(self.0.as_bytes())
+    }
+    fn query(&self) -> Option<&[u8]> {
+        None
     }
     fn path(&self) -> &[u8] {
         b"/"
@@ -39,15 +45,11 @@ impl RequestView for Request {
 /// Never: the names are valid.
 pub fn routes(count: u16) -> Vec<Route> {
     let route = |number: u16| Route {
-        canary: CanaryKey::new("default", &format!("app-{number}")),
-        rollout: 1,
-        epoch: EpochId(1),
         coin: Coin::from_percent(10.0).expect("a percentage"),
         hosts: vec![Host::parse(&format!("app-{number}.example.com")).expect("a host")],
-        forced: Vec::new(),
-        audience: Audience::Everyone,
         primary: vec![Endpoint { address: ([127, 0, 0, 1], 9001).into() }],
         canary_endpoints: vec![Endpoint { address: ([127, 0, 0, 1], 9002).into() }],
+        ..Route::new(CanaryKey::new("default", &format!("app-{number}")))
     };
     (0..count).map(route).collect()
 }

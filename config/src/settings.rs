@@ -36,6 +36,8 @@ pub struct SettingsSpec {
     pub upstream: Option<Upstream>,
     /// Connections of clients.
     pub downstream: Option<Downstream>,
+    /// What backends are told of where a request comes from.
+    pub forwarding: Option<Forwarding>,
 }
 
 /// How log lines are written.
@@ -79,6 +81,30 @@ pub struct Downstream {
     pub connections_max: Option<i64>,
 }
 
+/// Proxies in front that can be counted: more are a mistake.
+const TRUSTED_HOPS_MAX: i64 = 100;
+/// The field that tells an application which arm it is.
+const ARM_HEADER: &str = "x-serin-arm";
+
+/// `Settings.spec.forwarding`: what backends are told of where a request comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Forwarding {
+    /// Proxies in front whose word is taken; 0 where absent, and then what clients say in `X-Forwarded-*` and `Forwarded` is left out.
+    #[serde(default, deserialize_with = "crate::whole::option")]
+    pub trusted_hops: Option<i64>,
+    /// Whether `X-Forwarded-For`, `-Proto` and `-Host` are sent; true where absent.
+    pub x_forwarded: Option<bool>,
+    /// Whether `Forwarded` (RFC 7239) is sent; false where absent.
+    pub forwarded: Option<bool>,
+    /// Whether `X-Request-Id` is passed on, and made where there is none; true where absent.
+    pub request_id: Option<bool>,
+    /// Whether `traceparent` is passed on, and made where there is none; true where absent.
+    pub trace_context: Option<bool>,
+    /// The field that tells an application which arm it is; `x-serin-arm` where absent, none where empty.
+    pub arm_header: Option<String>,
+}
+
 fn or_seconds(given: Option<GoDuration>, default_s: u64) -> Duration {
     given.map_or_else(|| Duration::from_secs(default_s), GoDuration::to_std)
 }
@@ -117,6 +143,58 @@ impl SettingsSpec {
     /// Connections of clients.
     pub fn downstream(&self) -> Downstream {
         self.downstream.unwrap_or_default()
+    }
+
+    /// What backends are told of where a request comes from.
+    pub fn forwarding(&self) -> Forwarding {
+        self.forwarding.clone().unwrap_or_default()
+    }
+}
+
+impl Forwarding {
+    /// Proxies in front whose word is taken.
+    pub fn trusted_hops(&self) -> u8 {
+        self.trusted_hops.and_then(|hops| u8::try_from(hops).ok()).unwrap_or(0)
+    }
+
+    /// Whether `X-Forwarded-*` are sent.
+    pub fn x_forwarded(&self) -> bool {
+        self.x_forwarded.unwrap_or(true)
+    }
+
+    /// Whether `Forwarded` is sent.
+    pub fn forwarded(&self) -> bool {
+        self.forwarded.unwrap_or(false)
+    }
+
+    /// Whether `X-Request-Id` is passed on or made.
+    pub fn request_id(&self) -> bool {
+        self.request_id.unwrap_or(true)
+    }
+
+    /// Whether `traceparent` is passed on or made.
+    pub fn trace_context(&self) -> bool {
+        self.trace_context.unwrap_or(true)
+    }
+
+    /// The field that tells an application which arm it is, in lower case.
+    pub fn arm_header(&self) -> Option<String> {
+        let name = self.arm_header.as_deref().unwrap_or(ARM_HEADER).to_ascii_lowercase();
+        Some(name).filter(|name| !name.is_empty())
+    }
+
+    fn check(&self, findings: &mut Findings) {
+        let path = "spec.forwarding";
+        findings.within(format!("{path}.trustedHops"), self.trusted_hops, 0..=TRUSTED_HOPS_MAX);
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if let Some(name) = self.arm_header.as_deref().filter(|name| !name.bytes().all(is_plain)) {
+            findings
+                .error(
+                    format!("{path}.armHeader"),
+                    format!("{name:?} is not a header name of letters, digits and dashes"),
+                )
+                .help("such as x-serin-arm; an empty one turns it off");
+        }
     }
 }
 
@@ -174,6 +252,7 @@ impl Settings {
         }
         findings.within("spec.threads", spec.threads, 1..=THREADS_MAX);
         findings.within("spec.downstream.connectionsMax", spec.downstream().connections_max, 1..=CONNECTIONS_MAX);
+        spec.forwarding().check(&mut findings);
         let (up, down) = (spec.upstream(), spec.downstream());
         for (path, time, zero_ok) in [
             ("spec.drain", spec.drain, true),
@@ -228,6 +307,10 @@ mod tests {
         let down = spec.downstream();
         assert_eq!([down.keep_alive_timeout(), down.read_timeout(), down.write_timeout()].map(seconds), [75, 60, 60]);
         assert_eq!(down.connections_max(), 10_000);
+        let told = spec.forwarding();
+        assert_eq!((told.trusted_hops(), told.arm_header().as_deref()), (0, Some("x-serin-arm")));
+        let bools = [told.x_forwarded(), told.request_id(), told.trace_context(), told.forwarded()];
+        assert_eq!(bools, [true, true, true, false]);
         check(spec, &[]);
     }
 
@@ -241,12 +324,19 @@ mod tests {
                 drain: Some(GoDuration::from_secs(-1)),
                 upstream: Some(Upstream { connect_timeout: none, idle_timeout: none, ..Upstream::default() }),
                 downstream: Some(Downstream { connections_max: Some(0), ..Downstream::default() }),
+                forwarding: Some(Forwarding {
+                    trusted_hops: Some(-1),
+                    arm_header: Some("x arm".into()),
+                    ..Forwarding::default()
+                }),
                 ..SettingsSpec::default()
             },
             &[
                 "spec.admin: \":9090\" is not an IP address and a port",
                 "spec.threads: 0 is less than 1",
                 "spec.downstream.connectionsMax: 0 is less than 1",
+                "spec.forwarding.trustedHops: -1 is less than 0",
+                "spec.forwarding.armHeader: \"x arm\" is not a header name of letters, digits and dashes",
                 "spec.drain: -1s is less than 0s",
                 "spec.upstream.connectTimeout: 0s would end every request at once",
             ],

@@ -4,6 +4,7 @@ mod arguments;
 mod assemble;
 mod client;
 mod crd;
+mod doors;
 mod get;
 mod logs;
 mod paint;

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use anyhow::{Context, Result, bail};
 use serin_measure::{Arm, CanaryKey};
 use serin_rollout::{Guard, GuardMode, Phase, Plan, Revision, State, Strategy, Target, Weight};
-use serin_route::{Audience, Force, HeaderMatch, Host, Match, StringMatch};
+use serin_route::{Force, HeaderMatch, Host, Match, StringMatch};
 use serin_runtime::store::Save;
 use serin_runtime::{Reach, Routing, Workload};
 
@@ -33,7 +33,7 @@ pub(crate) fn workload(arguments: &RunArguments) -> Result<Workload> {
         guard: Guard { mode: GuardMode::Observe, tolerance: 0.001, warm_up_ms: 10_000 },
     };
     let (hosts, reach) = (vec![Host::Any], Reach::Versions(versions));
-    let routing = Routing { hosts, audience: Audience::Everyone, forced: forced(arguments)?, reach };
+    let routing = Routing { forced: forced(arguments)?, ..Routing::new(hosts, reach) };
     Ok(Workload { plan, routing, incarnation: String::new(), numbered_after: 0 })
 }
 
@@ -73,7 +73,7 @@ fn addresses(written: &[String]) -> Result<Vec<SocketAddr>> {
 fn forced(arguments: &RunArguments) -> Result<Vec<Force>> {
     let mut forced = Vec::new();
     let mut to_canary = |name: &str, value| {
-        forced.push(Force { matches: Match { headers: vec![HeaderMatch::new(name, value)] }, arm: Arm::Canary });
+        forced.push(Force { matches: Match::on(vec![HeaderMatch::new(name, value)]), arm: Arm::Canary });
     };
     if let Some(header) = &arguments.header {
         let (name, value) =

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serin_config::{Set, SettingsSpec, Severity};
 use serin_measure::BootId;
-use serin_proxy::{Bound, Edge, Settings};
+use serin_proxy::{Bound, Edge, Forwarding, Listen, Settings};
 use serin_runtime::cluster::Seal;
 use serin_runtime::store::Store;
 use serin_runtime::watch::{Reading, read};
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{LogFormat, RunArguments};
 use crate::assemble::{Plane, pass_on_trips};
+use crate::doors::{self, Kept};
 use crate::paint::complain;
 use crate::{logs, quick};
 
@@ -45,7 +46,9 @@ const SIGXFSZ: i32 = 25;
 struct Start {
     workloads: Vec<Workload>,
     settings: SettingsSpec,
-    listen: Vec<SocketAddr>,
+    listen: Vec<Listen>,
+    /// Certificates that are read again when their files change.
+    kept: Vec<Kept>,
     source: Source,
 }
 
@@ -83,13 +86,13 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode> {
 fn prepare(arguments: &RunArguments) -> Result<Option<Start>> {
     if !arguments.primary.is_empty() {
         let workloads = vec![quick::workload(arguments)?];
-        let listen = if arguments.listen.is_empty() { vec![LISTEN_DEFAULT] } else { arguments.listen.clone() };
-        return Ok(Some(Start { workloads, settings: SettingsSpec::default(), listen, source: Source::Arguments }));
+        let (settings, listen) = (SettingsSpec::default(), plain(&arguments.listen));
+        return Ok(Some(Start { workloads, settings, listen, kept: Vec::new(), source: Source::Arguments }));
     }
     if arguments.kubernetes {
-        let listen = if arguments.listen.is_empty() { vec![LISTEN_DEFAULT] } else { arguments.listen.clone() };
         let (workloads, settings) = (Vec::new(), SettingsSpec::default());
-        return Ok(Some(Start { workloads, settings, listen, source: Source::Cluster }));
+        let listen = plain(&arguments.listen);
+        return Ok(Some(Start { workloads, settings, listen, kept: Vec::new(), source: Source::Cluster }));
     }
     let shown = arguments.config.display();
     let Reading { interpreted, set } = read(&arguments.config).with_context(|| {
@@ -103,15 +106,32 @@ fn prepare(arguments: &RunArguments) -> Result<Option<Start>> {
         complain(&format!("serin: {shown} cannot be used, {errors} to be mended"));
         return Ok(None);
     }
-    let written = set.listeners.iter().filter_map(|listener| listener.value.spec.address.as_deref()?.parse().ok());
-    let mut listen = if arguments.listen.is_empty() { written.collect() } else { arguments.listen.clone() };
-    if listen.is_empty() {
-        listen.push(LISTEN_DEFAULT);
+    let (mut listen, mut kept) = (plain(&arguments.listen), Vec::new());
+    if arguments.listen.is_empty() && !set.listeners.is_empty() {
+        listen.clear();
+        for listener in &set.listeners {
+            match doors::open(&listener.value, &arguments.config) {
+                Ok((open, certificates)) => {
+                    listen.push(open);
+                    kept.extend(certificates);
+                }
+                Err(error) => {
+                    complain(&listener.problem_at("spec.tls", format!("{error:#}"), None).to_string());
+                    return Ok(None);
+                }
+            }
+        }
     }
     let settings = set.settings.as_ref().map(|settings| settings.value.spec.clone()).unwrap_or_default();
     let source =
         Source::Directory { path: arguments.config.clone(), state: arguments.state.clone(), set: Box::new(set) };
-    Ok(Some(Start { workloads: interpreted.workloads, settings, listen, source }))
+    Ok(Some(Start { workloads: interpreted.workloads, settings, listen, kept, source }))
+}
+
+/// Listeners as the command line names them, or where traffic is served if nobody says otherwise.
+fn plain(addresses: &[SocketAddr]) -> Vec<Listen> {
+    let addresses = if addresses.is_empty() { &[LISTEN_DEFAULT][..] } else { addresses };
+    addresses.iter().copied().map(Listen::plain).collect()
 }
 
 /// Starts everything, and returns when the process was told to stop and what was in flight has ended.
@@ -256,7 +276,19 @@ fn edge_settings(arguments: &RunArguments, start: &Start) -> Settings {
         upstream_read_timeout: upstream.read_timeout(),
         upstream_write_timeout: upstream.write_timeout(),
         direct: true,
+        forwarding: forwarding(&start.settings.forwarding()),
         upstream_idle_timeout: upstream.idle_timeout(),
+    }
+}
+
+fn forwarding(written: &serin_config::Forwarding) -> Forwarding {
+    Forwarding {
+        trusted_hops: written.trusted_hops(),
+        x_forwarded: written.x_forwarded(),
+        forwarded: written.forwarded(),
+        request_id: written.request_id(),
+        trace_context: written.trace_context(),
+        arm: written.arm_header().map(Into::into),
     }
 }
 

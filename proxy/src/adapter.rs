@@ -10,14 +10,16 @@ use bytes::Bytes;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
-use pingora_http::ResponseHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use serin_measure::{Arm, Outcome};
-use serin_route::Unrouted;
+use serin_route::{Decision, Found, HeaderEdits, Unrouted};
 
 use crate::attempt::Attempt;
 use crate::connection::Taken;
 use crate::counts::{Counting, Refusal};
+use crate::edit;
+use crate::forward::Origin;
 use crate::settings::Settings;
 use crate::thread::{Desk, ThreadRoute};
 use crate::view::HeaderView;
@@ -45,6 +47,9 @@ struct Sent {
     route: Arc<ThreadRoute>,
     arm: Arm,
     endpoint: usize,
+    found: Found,
+    /// What is changed of its answer alone.
+    answer_edits: Option<HeaderEdits>,
     connects: usize,
 }
 
@@ -95,11 +100,18 @@ impl ProxyHttp for Adapter {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        match self.desk.decide(&HeaderView(session.req_header())) {
+        let scheme = origin(session).scheme();
+        match self.desk.decide(&HeaderView { head: session.req_header(), scheme }) {
             Ok((decision, route)) => {
+                let request = HeaderView { head: session.req_header(), scheme };
+                let cors = route.edits().cors.as_ref();
+                if let Some(answer) = cors.and_then(|cors| cors.preflight(&request)) {
+                    return answer_preflight(session, &answer).await;
+                }
+                let answer_edits = cors.and_then(|cors| cors.answer(&request));
                 let attempt = Attempt::begin(route.clone(), decision.arm, decision.assignment);
-                let (arm, endpoint) = (decision.arm, decision.endpoint);
-                context.sent = Some(Sent { attempt, route, arm, endpoint, connects: 0 });
+                let Decision { found, arm, endpoint, .. } = decision;
+                context.sent = Some(Sent { attempt, route, arm, endpoint, found, answer_edits, connects: 0 });
                 Ok(false)
             }
             Err(Unrouted::UnknownHost) => {
@@ -153,6 +165,19 @@ impl ProxyHttp for Adapter {
         error
     }
 
+    /// The head that a backend gets; see `direct/compose.rs`, which does the same.
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        head: &mut RequestHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        let Some(sent) = &context.sent else { return Ok(()) };
+        edit::join_cookies(head)?;
+        edit::forward(head, sent.route.edits(), &self.settings.forwarding, origin(session), sent.arm)?;
+        edit::request(head, sent.route.edits(), sent.route.entry(sent.found))
+    }
+
     async fn upstream_response_filter(
         &self,
         _: &mut Session,
@@ -167,7 +192,16 @@ impl ProxyHttp for Adapter {
     }
 
     /// The last look at a head before it is written.
-    async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, _: &mut Context) -> Result<()> {
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        if let Some(sent) = context.sent.as_ref().filter(|_| !head.status.is_informational()) {
+            edit::response(head, &sent.route.edits().response)?;
+            sent.answer_edits.as_ref().map_or(Ok(()), |edits| edit::response(head, edits))?;
+        }
         // An HTTP/1.0 client knows no chunks (RFC 9112 section 6.1) and reads to the end of the connection instead.
         let to_the_end = is_old(session) && head.remove_header(&http::header::TRANSFER_ENCODING).is_some();
         // Looked at here and not when the request came, so that an answer under way says it too.
@@ -200,6 +234,20 @@ impl ProxyHttp for Adapter {
     fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
         true
     }
+}
+
+/// Where a request came from; see [`Origin::of`].
+fn origin(session: &Session) -> Origin {
+    let peer = session.client_addr().and_then(|peer| peer.as_inet()).map(|peer| peer.ip().to_canonical());
+    Origin { peer, is_tls: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()) }
+}
+
+async fn answer_preflight(session: &mut Session, answer: &HeaderEdits) -> Result<bool> {
+    let mut head = ResponseHeader::build(200, None)?;
+    head.insert_header(http::header::CONTENT_LENGTH, 0)?;
+    edit::response(&mut head, answer)?;
+    session.write_response_header(Box::new(head), true).await?;
+    Ok(true)
 }
 
 /// Whether the client speaks HTTP/1.0.

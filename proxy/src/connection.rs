@@ -7,35 +7,44 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
-use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::{ALPN, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
 
 use crate::adapter::Adapter;
 use crate::counts::{Counting, Refusal};
 use crate::direct::alarm::{Alarm, Rang};
 use crate::direct::buffer::{BUFFER_BYTES, Buffer, give_back, spare};
+use crate::direct::compose::{self, Afterwards};
 use crate::direct::{Admission, After, HEAD_BYTES_MAX, Lane};
+use crate::forward::Origin;
 use crate::settings::Settings;
+use crate::transport::Over;
 
 /// How long a client is read that was answered before it had sent all, and between two reads: as nginx's `lingering_time` and
 /// `lingering_timeout`.
 const LINGER: Duration = Duration::from_secs(30);
 const LINGER_READ: Duration = Duration::from_secs(5);
+/// What a client of HTTP/2 says first (RFC 9113 section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Carries connections: directly where that can be done, else by Pingora's proxy. It is no `HttpServerApp` itself.
+#[derive(Clone)]
 pub(crate) struct Connections {
-    pub(crate) lane: Lane,
+    pub(crate) lane: Arc<Lane>,
     pub(crate) proxy: Arc<HttpProxy<Adapter>>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) counting: Arc<Counting>,
     /// Woken whenever a connection of this thread ends.
     pub(crate) ended: Arc<Notify>,
+    /// Set where TLS is spoken.
+    pub(crate) tls: Option<TlsAcceptor>,
 }
 
 /// Whether Pingora took a head for a request. It asks more of one than its syntax, and answers 400 without telling anybody; the
@@ -72,6 +81,7 @@ impl Drop for Open<'_> {
 pub(crate) struct Connection {
     /// None while Pingora has it, and when it has ended.
     stream: Option<Stream>,
+    origin: Origin,
     /// What has come and is not used.
     buffer: Buffer,
     alarm: Alarm,
@@ -100,13 +110,71 @@ impl Connections {
             self.counting.refuse(Refusal::TooManyConnections);
             return;
         };
+        let stream = match &self.tls {
+            None => stream,
+            // What comes before a request is boxed: an idle connection needs no room for it.
+            Some(acceptor) => match Box::pin(self.secure(acceptor, stream)).await {
+                Some(stream) => stream,
+                None => return self.counting.refuse(Refusal::Handshake),
+            },
+        };
+        if stream.selected_alpn_proto() == Some(ALPN::H2) {
+            return Box::pin(self.http2(stream, &shutdown)).await;
+        }
         let mut connection = self.connection(stream);
+        if self.speaks_http2(&mut connection).await {
+            let Connection { stream: Some(stream), buffer, .. } = connection else { return };
+            let first = Bytes::copy_from_slice(buffer.unused());
+            return Box::pin(self.http2(Box::new(Over::Read(first, stream)), &shutdown)).await;
+        }
         while self.one_request(&mut connection, &shutdown).await == After::Next {}
+        if let Connection { stream: Some(mut stream), origin: Origin { is_tls: true, .. }, alarm, .. } = connection {
+            // So that the client can tell an end from a cut (RFC 8446 section 6.1).
+            let _ = alarm.within(self.settings.downstream_write_timeout, stream.shutdown()).await;
+        }
+    }
+
+    /// The connection with TLS, if that comes about in time.
+    async fn secure(&self, acceptor: &TlsAcceptor, stream: Stream) -> Option<Stream> {
+        let alarm = self.lane.watchman.alarm();
+        match alarm.within(self.settings.downstream_read_timeout, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => Some(Box::new(Over::tls(stream))),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "no TLS");
+                None
+            }
+            Err(Rang) => None,
+        }
+    }
+
+    /// Whether a client without TLS begins with HTTP/2, as it may where it knows that it is spoken (RFC 9113 section 3.3). No request begins
+    /// like its preface.
+    async fn speaks_http2(&self, connection: &mut Connection) -> bool {
+        connection.alarm.set(self.settings.keep_alive_timeout);
+        while !connection.origin.is_tls && HTTP2_PREFACE.starts_with(connection.buffer.unused()) {
+            if connection.buffer.unused().len() == HTTP2_PREFACE.len() {
+                return true;
+            }
+            let is_begun = !connection.buffer.unused().is_empty();
+            if is_begun {
+                connection.alarm.set(self.settings.downstream_read_timeout);
+            }
+            if self.read_on(connection, is_begun).await != Read::More {
+                break;
+            }
+        }
+        !connection.origin.is_tls && connection.buffer.unused().starts_with(HTTP2_PREFACE)
+    }
+
+    /// Gives a connection to Pingora, which calls the adapter for each of its requests.
+    async fn http2(&self, stream: Stream, shutdown: &ShutdownWatch) {
+        ServerApp::process_new(&self.proxy, stream, shutdown).await;
     }
 
     /// A connection that was just accepted.
     pub(crate) fn connection(&self, stream: Stream) -> Connection {
         Connection {
+            origin: Origin::of(&stream),
             stream: Some(stream),
             buffer: Buffer::default(),
             alarm: self.lane.watchman.alarm(),
@@ -122,6 +190,7 @@ impl Connections {
         let mut looked_at = 0;
         // Once: an empty line now and then is no reason to wait longer.
         connection.alarm.set(self.settings.keep_alive_timeout);
+        let origin = connection.origin;
         let admission = loop {
             skip_empty_lines(&mut connection.buffer);
             let come = connection.buffer.unused();
@@ -132,7 +201,7 @@ impl Connections {
                 }
                 if is_worth_a_look(come, looked_at) {
                     looked_at = come.len();
-                    match self.lane.admit(come, &mut out) {
+                    match self.lane.admit(come, origin, &mut out) {
                         Admission::Partial => {}
                         admission => break admission,
                     }
@@ -147,7 +216,7 @@ impl Connections {
                 end => {
                     // What came last was perhaps not looked at, and may say more.
                     let why = if end == Read::Over { Refusal::HeadCut } else { Refusal::HeadTimeout };
-                    break match self.lane.admit(connection.buffer.unused(), &mut out) {
+                    break match self.lane.admit(connection.buffer.unused(), origin, &mut out) {
                         Admission::Refused(why) => Admission::Refused(why),
                         _ => Admission::Refused(why),
                     };
@@ -195,6 +264,12 @@ impl Connections {
             }
             // Boxed, so that a connection that never needs Pingora's session has no room for it.
             Admission::HandOver => Box::pin(self.hand_over(connection, shutdown)).await,
+            Admission::Preflight { answer, used } => {
+                let used = used.filter(|_| !self.lane.is_draining());
+                let afterwards = if used.is_some() { Afterwards::KeepAlive } else { Afterwards::Close };
+                let answer = compose::answer("200 OK", &answer, afterwards);
+                self.answer(connection, &answer, used).await
+            }
             Admission::Unrouted { why, used, is_head } => self.turn_away(connection, why, used, is_head).await,
             Admission::BadBody(mut order) => {
                 order.attempt.end_as(serin_measure::Outcome::ClientAbort);
@@ -240,8 +315,13 @@ impl Connections {
         let head = format!("HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {}", sentence.len());
         let body = if is_head { "" } else { sentence };
         let answer = format!("{head}\r\nconnection: {option}\r\n\r\n{body}");
+        self.answer(connection, answer.as_bytes(), used).await
+    }
+
+    /// Gives an answer of our own. The connection is used again after so many bytes, if after any.
+    async fn answer(&self, connection: &mut Connection, answer: &[u8], used: Option<usize>) -> After {
         let Connection { stream: Some(stream), alarm, .. } = &mut *connection else { return After::Close };
-        let is_told = self.lane.say(stream, alarm, &answer).await;
+        let is_told = self.lane.say(stream, alarm, answer).await;
         match used {
             Some(used) if is_told => {
                 connection.buffer.consume(used);
@@ -260,9 +340,11 @@ impl Connections {
             Refusal::HeadTimeout => "408 Request Timeout",
             Refusal::Connect => "405 Method Not Allowed",
             Refusal::Coding => "501 Not Implemented",
-            Refusal::TooManyConnections | Refusal::HeadCut | Refusal::UnknownHost | Refusal::NoEndpoint => {
-                return After::Close;
-            }
+            Refusal::TooManyConnections
+            | Refusal::Handshake
+            | Refusal::HeadCut
+            | Refusal::UnknownHost
+            | Refusal::NoEndpoint => return After::Close,
         };
         self.tell(connection, status).await;
         self.linger(connection).await

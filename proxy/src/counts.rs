@@ -23,11 +23,13 @@ pub enum Refusal {
     Coding,
     /// The method CONNECT, which an edge does not serve; answered with 405.
     Connect,
+    /// TLS did not come about: the client speaks another protocol, does not trust us, or took too long.
+    Handshake,
 }
 
 impl Refusal {
     /// All of them, in the order of [`Self::index`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::TooManyConnections,
         Self::Malformed,
         Self::HeadTooLarge,
@@ -37,6 +39,7 @@ impl Refusal {
         Self::NoEndpoint,
         Self::Coding,
         Self::Connect,
+        Self::Handshake,
     ];
 
     /// Its place in a table of counts.
@@ -56,6 +59,7 @@ impl Refusal {
             Self::NoEndpoint => "no_endpoint",
             Self::Coding => "transfer_coding",
             Self::Connect => "connect",
+            Self::Handshake => "tls_handshake",
         }
     }
 }

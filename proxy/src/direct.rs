@@ -12,7 +12,7 @@
 
 pub(crate) mod alarm;
 pub(crate) mod buffer;
-mod compose;
+pub(crate) mod compose;
 mod exchange;
 mod framing;
 mod pass_on;
@@ -23,11 +23,12 @@ mod splice;
 mod turn;
 
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pingora_core::protocols::Stream;
-use serin_route::Unrouted;
+use serin_route::{HeaderEdits, Unrouted};
 use tokio::io::AsyncWriteExt;
 
 pub(crate) use exchange::{After, Order};
@@ -35,9 +36,11 @@ pub(crate) use pool::Pool;
 
 use crate::attempt::Attempt;
 use crate::counts::Refusal;
+use crate::forward::{Origin, Passage};
 use crate::settings::Settings;
 use crate::thread::Desk;
 use alarm::{Alarm, Watchman};
+use compose::Making;
 use request::{HEADERS_MAX, Request, Unusable, is_idempotent};
 
 /// Longest request head in bytes. nginx allows 32 KiB in all by default; cookies of several applications fit in 64.
@@ -63,6 +66,8 @@ pub(crate) enum Admission {
     Direct(Order, usize),
     /// It is no request.
     Refused(Refusal),
+    /// A browser asks whether it may. The connection may be used again after so many bytes, as below.
+    Preflight { answer: Box<HeaderEdits>, used: Option<usize> },
     /// It goes nowhere. The connection may be used again after so many bytes, if all of the request has come.
     Unrouted { why: Refusal, used: Option<usize>, is_head: bool },
     /// Its body is none, which is seen only now.
@@ -71,10 +76,13 @@ pub(crate) enum Admission {
 
 impl Lane {
     /// Looks at what has come, and decides on a request if it is whole. `out` gets what is to be sent.
-    pub(crate) fn admit(&self, bytes: &[u8], out: &mut Vec<u8>) -> Admission {
+    pub(crate) fn admit(&self, bytes: &[u8], origin: Origin, out: &mut Vec<u8>) -> Admission {
         let mut room = [const { MaybeUninit::uninit() }; HEADERS_MAX];
         let request = match request::parse(bytes, &mut room) {
-            Ok(Some(request)) => request,
+            Ok(Some(mut request)) => {
+                request.scheme = origin.scheme();
+                request
+            }
             Ok(None) if bytes.len() < HEAD_BYTES_MAX => return Admission::Partial,
             Ok(None) => return Admission::Refused(Refusal::HeadTooLarge),
             Err(Unusable::Malformed) => return Admission::Refused(Refusal::Malformed),
@@ -83,14 +91,23 @@ impl Lane {
         if request.method == "CONNECT" {
             return Admission::Refused(Refusal::Connect);
         }
-        if self.settings.direct && is_for_us(&request) { self.order(bytes, &request, out) } else { Admission::HandOver }
+        if self.settings.direct && is_for_us(&request) {
+            self.order(bytes, &request, origin.peer, out)
+        } else {
+            Admission::HandOver
+        }
     }
 
-    fn order(&self, bytes: &[u8], request: &Request<'_, '_>, out: &mut Vec<u8>) -> Admission {
+    fn order(&self, bytes: &[u8], request: &Request<'_, '_>, peer: Option<IpAddr>, out: &mut Vec<u8>) -> Admission {
         let head_bytes = request.facts.length;
         let mut body = request.facts.body.clone();
         let came = &bytes[head_bytes..];
         let taken = body.take(came);
+        // If the connection can be used again after an answer of our own.
+        let used = || {
+            let is_whole = taken.is_ok() && body.is_over() && request.facts.keep_alive;
+            taken.ok().filter(|_| is_whole).map(|taken| head_bytes + taken)
+        };
         let (decision, route) = match self.desk.decide(request) {
             Ok(decided) => decided,
             Err(unrouted) => {
@@ -98,11 +115,20 @@ impl Lane {
                     Unrouted::UnknownHost => Refusal::UnknownHost,
                     Unrouted::NoEndpoint => Refusal::NoEndpoint,
                 };
-                let is_whole = taken.is_ok() && body.is_over() && request.facts.keep_alive;
-                let used = taken.ok().filter(|_| is_whole).map(|taken| head_bytes + taken);
-                return Admission::Unrouted { why, used, is_head: request.method == "HEAD" };
+                return Admission::Unrouted { why, used: used(), is_head: request.method == "HEAD" };
             }
         };
+        let cors = route.edits().cors.as_ref();
+        if let Some(answer) = cors.and_then(|cors| cors.preflight(request)) {
+            return Admission::Preflight { answer: Box::new(answer), used: used() };
+        }
+        let answer_edits = cors.and_then(|cors| cors.answer(request)).map(Box::new);
+        if taken.is_ok() {
+            out.clear();
+            let (edits, entry) = (route.edits(), route.entry(decision.found));
+            let passage = Passage { peer, arm: decision.arm };
+            compose::request(out, request, &Making { edits, entry, forwarding: &self.settings.forwarding, passage });
+        }
         let order = Order {
             attempt: Attempt::begin(route, decision.arm, decision.assignment),
             arm: decision.arm,
@@ -113,10 +139,9 @@ impl Lane {
             keep_alive: request.facts.keep_alive,
             expects: request.facts.expects,
             has_written: false,
+            answer_edits,
         };
         let Ok(taken) = taken else { return Admission::BadBody(order) };
-        out.clear();
-        compose::request(out, request);
         out.extend_from_slice(&came[..taken]);
         Admission::Direct(order, head_bytes + taken)
     }
@@ -124,13 +149,13 @@ impl Lane {
     /// Tells a client that there is no answer, and why; the connection is closed whether or not it reads this.
     pub(crate) async fn tell(&self, stream: &mut Stream, alarm: &Alarm, status: &str) {
         let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-        self.say(stream, alarm, &answer).await;
+        self.say(stream, alarm, answer.as_bytes()).await;
     }
 
     /// Writes an answer of our own, and says whether that worked.
-    pub(crate) async fn say(&self, stream: &mut Stream, alarm: &Alarm, answer: &str) -> bool {
+    pub(crate) async fn say(&self, stream: &mut Stream, alarm: &Alarm, answer: &[u8]) -> bool {
         let written = async {
-            stream.write_all(answer.as_bytes()).await?;
+            stream.write_all(answer).await?;
             stream.flush().await
         };
         matches!(alarm.within(self.settings.downstream_write_timeout, written).await, Ok(Ok(())))

@@ -10,23 +10,27 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use pingora_core::apps::HttpServerOptions;
 use pingora_core::listeners::ListenerConfig;
 use pingora_core::protocols::l4::stream::L4BufferSettings;
 use pingora_core::server::Fds;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
+use rustls::ServerConfig;
 use serin_analysis::Checkpoint;
 use serin_measure::{BootId, CanaryKey, Cell, EpochId, Snapshot};
 use serin_route::RouteTable;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio_rustls::TlsAcceptor;
 
 use crate::adapter::{Adapter, ENDPOINTS_TRIED_MAX};
 use crate::connection::Connections;
 use crate::counts::{Counting, EdgeCounts};
 use crate::direct::alarm::Watchman;
 use crate::direct::{Lane, Pool};
+use crate::listen::{Listen, Tls};
 use crate::meters::Meters;
 use crate::published::Published;
 use crate::settings::Settings;
@@ -57,6 +61,8 @@ pub struct BindError {
 pub struct Bound {
     handle: EdgeHandle,
     settings: Arc<Settings>,
+    /// By listener, in the order of the settings.
+    tls: Vec<Option<Arc<ServerConfig>>>,
     addresses: Vec<SocketAddr>,
     sockets: Vec<Vec<Socket>>,
     tripped: mpsc::UnboundedReceiver<Tripped>,
@@ -89,6 +95,12 @@ impl Bound {
     /// If an address cannot be listened on.
     pub fn bind(settings: Settings, boot: BootId) -> Result<Self, BindError> {
         let settings = Arc::new(Settings { threads: settings.threads.max(1), ..settings });
+        let acceptor = |listen: &Listen| {
+            let tls = listen.tls.as_ref().map(Tls::server_config).transpose();
+            let wrong = |error| BindError { address: listen.address, why: io::Error::other(error) };
+            tls.map_err(wrong)
+        };
+        let tls = settings.listen.iter().map(acceptor).collect::<Result<_, _>>()?;
         let (sockets, addresses) = bind(&settings)?;
         let (report, tripped) = mpsc::unbounded_channel();
         let handle = EdgeHandle {
@@ -98,7 +110,7 @@ impl Bound {
             counting: Arc::default(),
             draining: Arc::default(),
         };
-        Ok(Self { handle, settings, addresses, sockets, tripped })
+        Ok(Self { handle, settings, tls, addresses, sockets, tripped })
     }
 
     /// The handle, by which tables can be published already.
@@ -113,11 +125,12 @@ impl Bound {
 
     /// Starts the threads. Beside the edge comes what its tripwires take out of traffic, each run once.
     pub fn serve(self) -> (Edge, mpsc::UnboundedReceiver<Tripped>) {
-        let Self { handle, settings, addresses: _, sockets, tripped } = self;
+        let Self { handle, settings, tls, addresses: _, sockets, tripped } = self;
         let (stop, stopped) = watch::channel(false);
         let threads = sockets.into_iter().enumerate().map(|(thread, sockets)| {
-            let (settings, handle, stopped) = (settings.clone(), handle.clone(), stopped.clone());
-            let worker = Worker { thread, sockets, settings, handle, stopped };
+            let (settings, tls) = (settings.clone(), tls.clone());
+            let (handle, stopped) = (handle.clone(), stopped.clone());
+            let worker = Worker { thread, sockets, settings, tls, handle, stopped };
             std::thread::Builder::new()
                 .name(format!("edge-{thread}"))
                 .spawn(move || worker.run())
@@ -213,8 +226,8 @@ impl EdgeHandle {
 fn bind(settings: &Settings) -> Result<(Vec<Vec<Socket>>, Vec<SocketAddr>), BindError> {
     let mut addresses = Vec::new();
     let mut sockets: Vec<Vec<Socket>> = (0..settings.threads.max(1)).map(|_| Vec::new()).collect();
-    for wanted in &settings.listen {
-        let failed = |why| BindError { address: *wanted, why };
+    for wanted in settings.listen.iter().map(|listen| listen.address) {
+        let failed = |why| BindError { address: wanted, why };
         let probe = std::net::TcpListener::bind(wanted).map_err(failed)?;
         let address = probe.local_addr().map_err(failed)?;
         drop(probe);
@@ -241,6 +254,7 @@ struct Worker {
     thread: usize,
     sockets: Vec<Socket>,
     settings: Arc<Settings>,
+    tls: Vec<Option<Arc<ServerConfig>>>,
     handle: EdgeHandle,
     stopped: watch::Receiver<bool>,
 }
@@ -256,19 +270,24 @@ impl Worker {
         let watchman = Watchman::new();
         let pool = Arc::new(Pool::new(self.settings.upstream_idle_timeout, watchman.clone()));
         let connections = self.connections(&ended, &watchman, &pool);
-        let mut service = Service::new(format!("edge-{}", self.thread), connections);
         let mut fds = Fds::new();
-        for (index, socket) in self.sockets.into_iter().enumerate() {
+        let mut services = Vec::new();
+        for (index, (socket, tls)) in self.sockets.into_iter().zip(self.tls).enumerate() {
             let name = format!("edge-{}-{index}", self.thread);
             fds.add(name.clone(), socket.into_raw_fd());
+            let mut service =
+                Service::new(name.clone(), Connections { tls: tls.map(TlsAcceptor::from), ..connections.clone() });
             let buffers = L4BufferSettings::new(L4_BUFFER_BYTES, L4_BUFFER_BYTES);
             service.add_listener(ListenerConfig::tcp(name).l4_buffer(buffers));
+            services.push(service);
         }
         let fds = Some(Arc::new(Mutex::new(fds)));
         runtime.block_on(async {
             tokio::spawn(watchman.clone().watch());
             tokio::spawn(pool.keep_clean());
-            service.start_service(fds, self.stopped, 1).await;
+            let listening =
+                services.iter_mut().map(|service| service.start_service(fds.clone(), self.stopped.clone(), 1));
+            futures::future::join_all(listening).await;
             watchman.stop();
             // Listeners are closed; what is in flight goes on until the last connection of any thread has ended.
             loop {
@@ -304,12 +323,19 @@ impl Worker {
             max_retries: ENDPOINTS_TRIED_MAX + 1,
             ..ServerConf::default()
         };
+        let mut proxy = pingora_proxy::http_proxy(&Arc::new(conf), adapter);
+        let mut options = HttpServerOptions::default();
+        // For connections that have begun so; Pingora cannot look again at what was read, and takes it for HTTP/2 then.
+        options.h2c = true;
+        options.h2_idle_timeout = Some(self.settings.keep_alive_timeout);
+        proxy.server_options = Some(options);
         Connections {
-            lane,
-            proxy: Arc::new(pingora_proxy::http_proxy(&Arc::new(conf), adapter)),
+            lane: Arc::new(lane),
+            proxy: Arc::new(proxy),
             settings: self.settings.clone(),
             counting: self.handle.counting.clone(),
             ended: ended.clone(),
+            tls: None,
         }
     }
 }
@@ -320,7 +346,7 @@ mod tests {
     use std::net::TcpListener;
 
     use serin_measure::{Arm, Assignment, Coin, Outcome};
-    use serin_route::{Audience, Endpoint, Generation, Host, Route};
+    use serin_route::{Endpoint, Generation, Host, Route};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
@@ -367,20 +393,17 @@ mod tests {
         let settings = Settings { listen: Vec::new(), threads: 1, ..Settings::default() };
         let bound = Bound::bind(settings, BootId(1)).expect("nothing is bound");
         let route = Route {
-            canary: CanaryKey::new("default", "shop"),
-            rollout: 1,
-            epoch: EpochId(1),
             coin: Coin::from_percent(10.0).expect("a percentage"),
             hosts: vec![Host::Any],
-            forced: Vec::new(),
-            audience: Audience::Everyone,
             primary: vec![Endpoint { address: backend() }],
             canary_endpoints: vec![Endpoint { address: backend() }],
+            ..Route::new(CanaryKey::new("default", "shop"))
         };
         bound.handle.publish(RouteTable::build(Generation(1), vec![route]).expect("one route"));
         let (_stop, stopped) = watch::channel(false);
         let (settings, handle) = (bound.settings.clone(), bound.handle.clone());
-        let worker = Worker { thread: 0, sockets: Vec::new(), settings, handle, stopped: stopped.clone() };
+        let (sockets, tls) = (Vec::new(), Vec::new());
+        let worker = Worker { thread: 0, sockets, settings, tls, handle, stopped: stopped.clone() };
         let pool = Arc::new(Pool::new(Duration::from_secs(60), Watchman::new()));
         let connections = worker.connections(&Arc::default(), &Watchman::new(), &pool);
         let (mut client, server) = tokio::io::duplex(1 << 16);

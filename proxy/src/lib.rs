@@ -13,20 +13,28 @@
 
 mod adapter;
 mod attempt;
+mod certificates;
 mod connection;
 mod counts;
 mod direct;
 mod edge;
+mod edit;
+mod forward;
+mod listen;
 mod meters;
 mod priority;
 mod published;
 mod settings;
 mod thread;
+mod transport;
 mod tripwire;
 mod view;
 
+pub use certificates::{CertificateError, Certificates, Pem};
 pub use counts::{EdgeCounts, Refusal};
 pub use edge::{BindError, Bound, Edge, EdgeHandle};
+pub use forward::Forwarding;
+pub use listen::{Listen, Tls, TlsError};
 pub use priority::{give_way, use_small_pages};
 pub use settings::Settings;
 pub use tripwire::Tripped;

@@ -1,13 +1,15 @@
 //! What the edge needs to know at start. Every timeout is set: Pingora's own defaults wait for ever.
 
-use std::net::SocketAddr;
 use std::time::Duration;
+
+use crate::forward::Forwarding;
+use crate::listen::Listen;
 
 /// How the edge listens and how long it waits.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Addresses to listen on; port 0 takes a free one.
-    pub listen: Vec<SocketAddr>,
+    /// Addresses to listen on.
+    pub listen: Vec<Listen>,
     /// Threads that carry requests, at least 1.
     pub threads: usize,
     /// Client connections at once, over all threads. Beyond this a connection is closed at once, so that memory stays
@@ -27,6 +29,8 @@ pub struct Settings {
     pub upstream_write_timeout: Duration,
     /// Whether requests are carried directly where that can be done; if not, pingora-proxy carries them all.
     pub direct: bool,
+    /// What backends are told of where a request comes from.
+    pub forwarding: Forwarding,
     /// How long an idle connection to a backend is kept. Below the backend's own keep-alive there are no stale ones.
     pub upstream_idle_timeout: Duration,
 }
@@ -34,7 +38,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            listen: vec![([127, 0, 0, 1], 8080).into()],
+            listen: vec![Listen::plain(([127, 0, 0, 1], 8080))],
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             connections_max: 10_000,
             keep_alive_timeout: Duration::from_secs(75),
@@ -44,6 +48,7 @@ impl Default for Settings {
             upstream_read_timeout: Duration::from_secs(60),
             upstream_write_timeout: Duration::from_secs(60),
             direct: true,
+            forwarding: Forwarding::default(),
             upstream_idle_timeout: Duration::from_secs(50),
         }
     }

@@ -7,7 +7,7 @@ use arc_swap::{ArcSwap, Cache};
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 use serin_measure::{Arm, EpochMeter, Shard};
-use serin_route::{Decision, RequestView, RouteIndex, Ticket, Unrouted, decide};
+use serin_route::{Decision, Edits, Found, Match, RequestView, RouteIndex, Ticket, Unrouted, decide};
 
 use crate::published::Published;
 use crate::settings::Settings;
@@ -39,6 +39,8 @@ pub(crate) struct ThreadRoute {
     thread: usize,
     meter: Arc<EpochMeter>,
     pub(crate) tripwire: Arc<Tripwire>,
+    matches: Arc<[Match]>,
+    edits: Arc<Edits>,
     addresses: [Vec<SocketAddr>; 2],
     /// Made when pingora-proxy needs them first.
     peers: OnceLock<[Vec<HttpPeer>; 2]>,
@@ -49,6 +51,16 @@ impl ThreadRoute {
     /// Where this thread counts.
     pub(crate) fn shard(&self) -> &Shard {
         self.meter.shard(self.thread)
+    }
+
+    /// What is changed on the way.
+    pub(crate) fn edits(&self) -> &Edits {
+        &self.edits
+    }
+
+    /// The entry by which a request was found; see [`serin_route::Route::entry`].
+    pub(crate) fn entry(&self, found: Found) -> Option<&Match> {
+        self.matches.get(found.entry as usize)
     }
 
     /// Addresses of an arm, in the order of its endpoints.
@@ -70,6 +82,8 @@ impl ThreadRoute {
             |arm| self.addresses(arm).iter().eq(route.endpoints(arm).iter().map(|endpoint| &endpoint.address));
         Arc::ptr_eq(&self.meter, &instruments.meter)
             && Arc::ptr_eq(&self.tripwire, &instruments.tripwire)
+            && (Arc::ptr_eq(&self.matches, &route.matches) || self.matches == route.matches)
+            && (Arc::ptr_eq(&self.edits, &route.edits) || self.edits == route.edits)
             && Arm::ALL.into_iter().all(is_same)
     }
 }
@@ -96,13 +110,14 @@ impl Desk {
         let published = &*own.routes_of;
         let ticket = Ticket::from(own.random.u64(..));
         let decision = decide(&published.table, request, published, ticket)?;
-        let place = &mut own.routes[decision.route.0 as usize];
+        let index = decision.found.route;
+        let place = &mut own.routes[index.0 as usize];
         let route = match place {
-            Some((turn, route)) if *turn == own.turn || route.is_of(published, decision.route) => {
+            Some((turn, route)) if *turn == own.turn || route.is_of(published, index) => {
                 *turn = own.turn;
                 route.clone()
             }
-            _ => place.insert((own.turn, Arc::new(self.prepare(published, decision.route)))).1.clone(),
+            _ => place.insert((own.turn, Arc::new(self.prepare(published, index)))).1.clone(),
         };
         Ok((decision, route))
     }
@@ -115,6 +130,8 @@ impl Desk {
             thread: self.thread,
             meter: instruments.meter.clone(),
             tripwire: instruments.tripwire.clone(),
+            matches: route.matches.clone(),
+            edits: route.edits.clone(),
             addresses: [addresses(Arm::Primary), addresses(Arm::Canary)],
             peers: OnceLock::new(),
             settings: self.settings.clone(),
@@ -136,7 +153,7 @@ fn peer(address: SocketAddr, settings: &Settings) -> HttpPeer {
 #[cfg(test)]
 mod tests {
     use serin_measure::{BootId, CanaryKey, Coin, EpochId};
-    use serin_route::{Audience, Endpoint, Generation, Host, Route, RouteTable};
+    use serin_route::{Endpoint, Generation, Host, Route, RouteTable};
     use tokio::sync::mpsc;
 
     use super::*;
@@ -148,7 +165,13 @@ mod tests {
         fn method(&self) -> &str {
             "GET"
         }
+        fn scheme(&self) -> &str {
+            "http"
+        }
         fn authority(&self) -> Option<&[u8]> {
+            None
+        }
+        fn query(&self) -> Option<&[u8]> {
             None
         }
         fn path(&self) -> &[u8] {
@@ -161,15 +184,11 @@ mod tests {
 
     fn published(meters: &Meters, epoch: u64, port: u16) -> Arc<Published> {
         let route = Route {
-            canary: CanaryKey::new("default", "shop"),
-            rollout: 1,
             epoch: EpochId(epoch),
             coin: Coin::from_percent(10.0).expect("a percentage"),
             hosts: vec![Host::Any],
-            forced: Vec::new(),
-            audience: Audience::Everyone,
             primary: vec![Endpoint { address: ([127, 0, 0, 1], port).into() }],
-            canary_endpoints: Vec::new(),
+            ..Route::new(CanaryKey::new("default", "shop"))
         };
         let table = RouteTable::build(Generation(epoch), vec![route]).expect("one route");
         let instruments = meters.instruments(&table);

@@ -3,24 +3,35 @@
 use pingora_http::RequestHeader;
 use serin_route::RequestView;
 
-pub(crate) struct HeaderView<'a>(pub(crate) &'a RequestHeader);
+pub(crate) struct HeaderView<'a> {
+    pub(crate) head: &'a RequestHeader,
+    pub(crate) scheme: &'static str,
+}
 
 impl RequestView for HeaderView<'_> {
     fn method(&self) -> &str {
-        self.0.method.as_str()
+        self.head.method.as_str()
+    }
+
+    fn scheme(&self) -> &str {
+        self.scheme
     }
 
     fn authority(&self) -> Option<&[u8]> {
         // An absolute-form target overrides Host (RFC 9112 §3.2.2).
-        let target = self.0.uri.authority().map(|authority| authority.as_str().as_bytes());
-        target.or_else(|| self.0.headers.get(http::header::HOST).map(http::HeaderValue::as_bytes))
+        let target = self.head.uri.authority().map(|authority| authority.as_str().as_bytes());
+        target.or_else(|| self.head.headers.get(http::header::HOST).map(http::HeaderValue::as_bytes))
     }
 
     fn path(&self) -> &[u8] {
-        self.0.uri.path().as_bytes()
+        self.head.uri.path().as_bytes()
+    }
+
+    fn query(&self) -> Option<&[u8]> {
+        self.head.uri.query().map(str::as_bytes)
     }
 
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.0.headers.get_all(name).iter().map(http::HeaderValue::as_bytes)
+        self.head.headers.get_all(name).iter().map(http::HeaderValue::as_bytes)
     }
 }

@@ -3,9 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use serin_measure::{Arm, ArmRecord, BootId, CanaryKey, Coin, EpochCounts, EpochId, OutcomeClass};
-use serin_proxy::{Bound, EdgeHandle, Refusal, Settings, Tripped};
-use serin_route::{Audience, Endpoint, Generation, Host, Route, RouteTable};
+use serin_measure::{Arm, ArmRecord, BootId, CanaryKey, Coin, EpochCounts, OutcomeClass};
+use serin_proxy::{Bound, EdgeHandle, Forwarding, Listen, Refusal, Settings, Tripped};
+use serin_route::{Endpoint, Generation, Host, Route, RouteTable};
 use serin_tests::wait::until;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -74,7 +74,15 @@ impl Drop for TestEdge {
 /// `make test` runs all tests of the edge both ways.
 pub(crate) fn settings() -> Settings {
     let direct = std::env::var_os("SERIN_TEST_ADAPTER").is_none_or(|adapter| adapter != "pingora");
-    Settings { listen: vec![(Ipv4Addr::LOCALHOST, 0).into()], threads: 1, direct, ..Settings::default() }
+    // What a backend gets is then what was sent; `edge_forwarding` is about the rest.
+    let forwarding = Forwarding::none();
+    Settings {
+        listen: vec![Listen::plain((Ipv4Addr::LOCALHOST, 0))],
+        threads: 1,
+        direct,
+        forwarding,
+        ..Settings::default()
+    }
 }
 
 /// Whether the direct exchange carries what it can in this run.
@@ -95,15 +103,10 @@ pub(crate) fn podinfo() -> CanaryKey {
 /// A route for every host, all of it to the primary: a start for others.
 pub(crate) fn route(primary: &[SocketAddr], canary: &[SocketAddr]) -> Route {
     Route {
-        canary: podinfo(),
-        rollout: 1,
-        epoch: EpochId(1),
-        coin: Coin::NEVER,
         hosts: vec![Host::Any],
-        forced: Vec::new(),
-        audience: Audience::Everyone,
         primary: endpoints(primary),
         canary_endpoints: endpoints(canary),
+        ..Route::new(podinfo())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serin_measure::{Arm, CanaryKey, Coin, EpochCounts};
 use serin_proxy::Refusal;
-use serin_route::{Audience, Force, HeaderMatch, Host, Match, Route, StringMatch};
+use serin_route::{Audience, Force, HeaderMatch, Host, Match, ParameterMatch, PathMatch, Route, StringMatch};
 
 use crate::edge::{GET, TestEdge, percent, route, run, settings};
 use crate::wire::{Then, Wire, WireBackend, ok};
@@ -62,7 +62,7 @@ fn check(change: impl FnOnce(Route) -> Route, fields: &str, arm: Arm, evidence: 
 const HOST: &str = "host: podinfo\r\n";
 
 fn header(name: &str, value: StringMatch) -> Match {
-    Match { headers: vec![HeaderMatch::new(name, value)] }
+    Match::on(vec![HeaderMatch::new(name, value)])
 }
 
 fn exact(value: &str) -> StringMatch {
@@ -117,7 +117,7 @@ fn a_forced_header_or_cookie_wins_over_the_weight_and_is_no_evidence() {
 fn only_the_audience_meets_the_canary_by_the_coin() {
     let almost = Coin::from_k((1 << 32) - 1).expect("it is at most 2^32");
     let audience = || {
-        let both = Match { headers: vec![HeaderMatch::new("a", exact("1")), HeaderMatch::new("b", exact("2"))] };
+        let both = Match::on(vec![HeaderMatch::new("a", exact("1")), HeaderMatch::new("b", exact("2"))]);
         let any_of = vec![both, header("user-agent", StringMatch::Prefix("curl/".into()))];
         move |route| Route { audience: Audience::Matching(any_of), coin: almost, ..route }
     };
@@ -216,4 +216,45 @@ fn a_host_that_nobody_answers_for_gets_404() {
             ("GET / HTTP/1.0\r\n", "404"),
         ],
     );
+}
+
+#[test]
+fn canaries_share_a_host_by_path_method_header_and_query() {
+    run(async {
+        let path = |path| Match { path: Some(path), ..Match::default() };
+        let shop = || path(PathMatch::elements("/shop"));
+        let user = ParameterMatch { name: "user".into(), value: exact("a b") };
+        let entries = [
+            ("rest", vec![]),
+            ("shop", vec![shop()]),
+            ("order", vec![Match { method: Some(exact("POST")), ..shop() }]),
+            ("beta", vec![Match { parameters: vec![user], ..shop() }]),
+            ("exact", vec![path(PathMatch::exact("/shop/1")), path(PathMatch::regex("/[a-z]{3}").expect("a pattern"))]),
+        ];
+        let (mut routes, mut backends) = (Vec::new(), Vec::new());
+        for (name, matches) in entries {
+            let backend = WireBackend::saying(ok(name), Then::Keep).await;
+            let canary = CanaryKey::new("test", name);
+            routes.push(Route { canary, matches: matches.into(), ..route(&[backend.address()], &[]) });
+            backends.push(backend);
+        }
+        let edge = TestEdge::start(settings(), routes);
+        let mut client = Wire::connect(edge.address).await;
+        for (line, expected) in [
+            ("GET /", "rest"),
+            ("GET /shopping", "rest"),
+            ("GET /shop?x", "shop"),
+            ("GET /shop/2", "shop"),
+            ("DELETE /shop/2", "shop"),
+            ("POST /shop/2", "order"),
+            ("GET /shop/2?user=a+b", "beta"),
+            ("GET /shop/2?user=a&user=a+b", "shop"),
+            ("POST /shop/2?user=a%20b", "order"),
+            ("GET /shop/1?user=a%20b", "exact"),
+            ("GET /abc", "exact"),
+        ] {
+            let answer = client.ask(&format!("{line} HTTP/1.1\r\nhost: podinfo\r\n\r\n")).await.expect("an answer");
+            assert_eq!(answer.text(), expected, "{line}");
+        }
+    });
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serin_measure::{Arm, BootId, OutcomeClass};
-use serin_proxy::{Bound, Settings};
+use serin_proxy::{Bound, Listen, Settings};
 use serin_tests::process::{free_port, is_free};
 use serin_tests::wait::until;
 use tokio::net::TcpSocket;
@@ -132,7 +132,7 @@ async fn draining_tells_clients_to_close_and_still_serves_new_ones() {
 }
 
 fn bind(listen: &[SocketAddr]) -> Result<Bound, serin_proxy::BindError> {
-    Bound::bind(Settings { listen: listen.to_vec(), ..settings() }, BootId(1))
+    Bound::bind(Settings { listen: listen.iter().copied().map(Listen::plain).collect(), ..settings() }, BootId(1))
 }
 
 /// That a free port before `taken` is free again after binding both has failed, and the error names `taken`.

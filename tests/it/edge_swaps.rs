@@ -64,7 +64,7 @@ impl Service {
             let count = random.usize(1..=ENDPOINTS);
             endpoints(&(0..count).map(|place| all[(first + place) % ENDPOINTS]).collect::<Vec<_>>())
         };
-        let matches = Match { headers: vec![HeaderMatch::new(FORCED, StringMatch::Exact("always".into()))] };
+        let matches = Match::on(vec![HeaderMatch::new(FORCED, StringMatch::Exact("always".into()))]);
         Route {
             canary: self.key(),
             epoch: EpochId(epoch + 1),

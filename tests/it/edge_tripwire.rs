@@ -74,7 +74,7 @@ impl Trial {
 }
 
 fn split(primary: &Backend, canary: &Backend) -> Route {
-    let matches = Match { headers: vec![HeaderMatch::new("x-canary", StringMatch::Exact("always".into()))] };
+    let matches = Match::on(vec![HeaderMatch::new("x-canary", StringMatch::Exact("always".into()))]);
     let forced = vec![Force { matches, arm: Arm::Canary }];
     Route { coin: percent(WEIGHT), forced, ..route(&[primary.address()], &[canary.address()]) }
 }

@@ -4,8 +4,10 @@
 mod edge;
 mod edge_clients;
 mod edge_differential;
+mod edge_edits;
 mod edge_endings;
 mod edge_endpoints;
+mod edge_forwarding;
 mod edge_garbled;
 mod edge_heads;
 mod edge_hostile;
@@ -13,6 +15,7 @@ mod edge_outcomes;
 mod edge_routing;
 mod edge_stop;
 mod edge_swaps;
+mod edge_tls;
 mod edge_tripwire;
 mod harness;
 mod lock;

@@ -57,8 +57,16 @@ impl RequestView for Plain<'_> {
         "GET"
     }
 
+    fn scheme(&self) -> &str {
+        "http"
+    }
+
     fn authority(&self) -> Option<&[u8]> {
         Some(self.0.as_bytes())
+    }
+
+    fn query(&self) -> Option<&[u8]> {
+        None
     }
 
     fn path(&self) -> &[u8] {
@@ -154,8 +162,8 @@ impl Plane {
             let ticket = Ticket::from(rng.u64(..));
             let Ok(decision) = decide(&published.table, &Plain(&app.host), &*published, ticket) else { continue };
             let (arm, assignment) = (decision.arm, decision.assignment);
-            let instruments = published.instruments[decision.route.0 as usize].clone();
-            let address = published.table.route(decision.route).endpoints(arm)[decision.endpoint].address;
+            let instruments = published.instruments[decision.found.route.0 as usize].clone();
+            let address = published.table.route(decision.found.route).endpoints(arm)[decision.endpoint].address;
             let failed = rng.f64() < world.scenario.fails(app, address, now_ms);
             let outcome = Outcome::Status(if failed { 500 } else { 200 });
             let is_slow = rng.u32(..1_000) < app.slow_permille;
@@ -164,7 +172,7 @@ impl Plane {
             instruments.meter.shard(shard).routed(arm, assignment);
             if assignment.is_evidence() {
                 is_drawn[arm.index()] = true;
-                route = Some(decision.route);
+                route = Some(decision.found.route);
                 let key = instruments.meter.key();
                 done.entry((key.canary.clone(), key.epoch)).or_default().n += 1;
             }

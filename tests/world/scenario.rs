@@ -7,7 +7,7 @@ use fastrand::Rng;
 use serin_analysis::{Check, CheckKind, Range};
 use serin_measure::CanaryKey;
 use serin_rollout::{Guard, GuardMode, Plan, Revision, Steps, Strategy, Target, Weight};
-use serin_route::{Audience, Host};
+use serin_route::Host;
 use serin_runtime::{Reach, Routing, Workload};
 
 use crate::fault::{Fault, faults};
@@ -106,7 +106,7 @@ impl App {
         let versions = (1..=VERSIONS).map(|version| (revision(version), vec![address(place, version)]));
         let hosts = vec![Host::parse(&self.host).expect("a name like app-1.example.com")];
         let reach = Reach::Versions(versions.collect());
-        let routing = Routing { hosts, audience: Audience::Everyone, forced: Vec::new(), reach };
+        let routing = Routing::new(hosts, reach);
         // Every other app is one that had a namesake.
         let numbered_after = if place % 2 == 1 { NUMBERED_AFTER } else { 0 };
         Workload { plan, routing, incarnation: String::new(), numbered_after }

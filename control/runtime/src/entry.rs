@@ -394,7 +394,6 @@ mod tests {
 
     use serin_measure::CanaryKey;
     use serin_rollout::{Guard, GuardMode, Plan, Revision, Steps, Strategy, Target, Weight};
-    use serin_route::Audience;
 
     use super::*;
     use crate::workload::{Reach, Routing};
@@ -414,7 +413,7 @@ mod tests {
             guard: Guard { mode: GuardMode::Enforce, tolerance: 0.01, warm_up_ms: 10_000 },
         };
         let reach = Reach::Versions(BTreeMap::new());
-        let routing = Routing { hosts: Vec::new(), audience: Audience::Everyone, forced: Vec::new(), reach };
+        let routing = Routing::new(Vec::new(), reach);
         Entry::new(Workload { plan, routing, incarnation: String::new(), numbered_after: 0 }, None, 5_000)
     }
 

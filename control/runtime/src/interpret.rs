@@ -4,6 +4,7 @@
 //! named in a notice. Nothing is ignored in silence.
 
 mod not_yet;
+mod traffic;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -16,7 +17,7 @@ use serin_config::{
 };
 use serin_measure::CanaryKey;
 use serin_rollout::{Guard, GuardMode, Plan, Revision, Steps, StepsError, Strategy, Target, Weight};
-use serin_route::{Audience, HeaderMatch, Host, Match, StringMatch};
+use serin_route::{Host, overlap};
 
 use crate::workload::{Reach, Routing, Workload};
 
@@ -105,17 +106,26 @@ fn no_backend(canary: &Located<Canary>, target: &ObjectName, set: &Set) -> Probl
     canary.problem_at("spec.targetRef.name", message, Some(help))
 }
 
-/// Host collisions, with the place of the second one.
+/// Canaries that want the same requests to one host, with the place of the second one.
 fn same_hosts(set: &Set, workloads: &[Workload]) -> Vec<Problem> {
-    let mut taken: HashMap<&Host, &CanaryKey> = HashMap::new();
+    let mut taken: HashMap<&Host, Vec<&Workload>> = HashMap::new();
     let mut problems = Vec::new();
     for workload in workloads {
         for host in &workload.routing.hosts {
-            let key = &workload.plan.canary;
-            let Some(first) = taken.insert(host, key).filter(|first| *first != key) else { continue };
-            let written = set.canaries.iter().find(|canary| key_of(&canary.value) == *key);
-            let message = format!("canary {first} answers for {host} already; give each its own service.hosts");
-            problems.extend(written.map(|canary| canary.problem_at("spec.service.hosts", message, None)));
+            let (others, key) = (taken.entry(host).or_default(), &workload.plan.canary);
+            if others.iter().any(|other| other.plan.canary == *key) {
+                continue;
+            }
+            let wants_the_same = |other: &&&Workload| overlap(&other.routing.matches, &workload.routing.matches);
+            if let Some(first) = others.iter().find(wants_the_same) {
+                let written = set.canaries.iter().find(|canary| key_of(&canary.value) == *key);
+                let first = &first.plan.canary;
+                let message = format!(
+                    "canary {first} answers for {host} already; give each its own service.hosts or service.match"
+                );
+                problems.extend(written.map(|canary| canary.problem_at("spec.service.hosts", message, None)));
+            }
+            others.push(workload);
         }
     }
     problems
@@ -144,9 +154,8 @@ fn workload(written: &Located<Canary>, backend: &Located<Backend>) -> Result<Wor
     let mut problems = Vec::new();
     let versions = versions(backend, &mut |problem| problems.push(problem));
     let revision = Revision(backend.value.spec.release.clone().unwrap_or_default());
-    match canary(written, revision) {
-        Ok((plan, hosts, audience)) if problems.is_empty() => {
-            let routing = Routing { hosts, audience, forced: Vec::new(), reach: Reach::Versions(versions) };
+    match canary(written, revision, Reach::Versions(versions)) {
+        Ok((plan, routing)) if problems.is_empty() => {
             Ok(Workload { plan, routing, incarnation: String::new(), numbered_after: 0 })
         }
         Ok(_) => Err(problems),
@@ -154,15 +163,15 @@ fn workload(written: &Located<Canary>, backend: &Located<Backend>) -> Result<Wor
     }
 }
 
-/// One canary whose target is at this revision, or everything that is wrong with it.
+/// One canary whose target is at this revision and whose versions are reached so, or everything that is wrong with it.
 pub(crate) fn canary(
     canary: &Located<Canary>,
     revision: Revision,
-) -> Result<(Plan, Vec<Host>, Audience), Vec<Problem>> {
+    reach: Reach,
+) -> Result<(Plan, Routing), Vec<Problem>> {
     let mut problems = Vec::new();
     let mut keep = |problem: Problem| problems.push(problem);
-    let hosts = hosts(canary, &mut keep);
-    let audience = audience(canary, &mut keep);
+    let routing = traffic::routing(canary, reach, &mut keep);
     let steps = steps(canary, &mut keep);
     let checks = checks(&canary.value);
     let (Some(steps), true) = (steps, problems.is_empty()) else { return Err(problems) };
@@ -185,7 +194,7 @@ pub(crate) fn canary(
         guard: guard(&canary.value, &checks),
         checks,
     };
-    Ok((plan, hosts, audience))
+    Ok((plan, routing))
 }
 
 fn versions(backend: &Located<Backend>, keep: &mut impl FnMut(Problem)) -> BTreeMap<Revision, Vec<SocketAddr>> {
@@ -219,54 +228,6 @@ fn resolve(written: &str) -> Result<Vec<SocketAddr>, String> {
             let v4: Vec<_> = found.iter().copied().filter(SocketAddr::is_ipv4).collect();
             Ok(if v4.is_empty() { found } else { v4 })
         }
-    }
-}
-
-fn hosts(canary: &Located<Canary>, keep: &mut impl FnMut(Problem)) -> Vec<Host> {
-    let written = canary.value.spec.service.as_ref().map(serin_config::Service::hosts).unwrap_or_default();
-    if written.is_empty() {
-        return vec![Host::Any];
-    }
-    let mut hosts = Vec::new();
-    for (index, name) in written.iter().enumerate() {
-        match Host::parse(name) {
-            Ok(host) => hosts.push(host),
-            Err(error) => keep(canary.problem_at(&format!("spec.service.hosts[{index}]"), error.to_string(), None)),
-        }
-    }
-    hosts
-}
-
-/// `analysis.match` restricts who may meet the canary; the weight then counts among those (checklist 115).
-fn audience(canary: &Located<Canary>, keep: &mut impl FnMut(Problem)) -> Audience {
-    let entries = canary.value.spec.analysis.as_ref().map(serin_config::Analysis::matches).unwrap_or_default();
-    if entries.is_empty() {
-        return Audience::Everyone;
-    }
-    let mut any_of = Vec::new();
-    for (index, entry) in entries.iter().enumerate() {
-        let mut headers = Vec::new();
-        for (name, condition) in entry.headers.iter().flatten() {
-            match string_match(condition) {
-                Ok(value) => headers.push(HeaderMatch::new(name, value)),
-                Err(error) => {
-                    let path = format!("spec.analysis.match[{index}].headers.{name}.regex");
-                    keep(canary.problem_at(&path, format!("this pattern cannot be used: {error}"), None));
-                }
-            }
-        }
-        any_of.push(Match { headers });
-    }
-    Audience::Matching(any_of)
-}
-
-fn string_match(written: &serin_config::HeaderMatch) -> Result<StringMatch, serin_route::PatternError> {
-    let text = |value: &Option<String>| value.as_deref().unwrap_or_default().into();
-    match written {
-        serin_config::HeaderMatch { regex: Some(pattern), .. } => StringMatch::regex(pattern),
-        serin_config::HeaderMatch { prefix: prefix @ Some(_), .. } => Ok(StringMatch::Prefix(text(prefix))),
-        serin_config::HeaderMatch { suffix: suffix @ Some(_), .. } => Ok(StringMatch::Suffix(text(suffix))),
-        serin_config::HeaderMatch { exact, .. } => Ok(StringMatch::Exact(text(exact))),
     }
 }
 

@@ -26,6 +26,8 @@ fn route(workload: &Workload, state: &State) -> Route {
         epoch: epoch.id,
         coin: epoch.coin,
         hosts: routing.hosts.clone(),
+        matches: routing.matches.clone(),
+        edits: routing.edits.clone(),
         forced: routing.forced.clone(),
         audience: routing.audience.clone(),
         primary,

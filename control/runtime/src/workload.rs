@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serin_rollout::{Desired, Plan, Revision, Stage};
-use serin_route::{Audience, Force, Host};
+use serin_route::{Audience, Edits, Force, Host, Match};
 
 /// Runs and epochs that a Canary may have for each second of its life before their numbers reach those of the next one of its
 /// name. A step has a few epochs and takes a second at least; and numbers stay below 2^53, which is what readers of JSON keep.
@@ -41,6 +42,10 @@ impl Workload {
 pub struct Routing {
     /// Hosts answered for.
     pub hosts: Vec<Host>,
+    /// Which requests to them; every one if there are no entries.
+    pub matches: Arc<[Match]>,
+    /// What is changed of requests and responses on the way.
+    pub edits: Arc<Edits>,
     /// Who may meet the canary by the coin.
     pub audience: Audience,
     /// Requests that go to one arm, whatever the weight.
@@ -64,6 +69,12 @@ pub enum Reach {
 }
 
 impl Routing {
+    /// All requests to these hosts, as they come, by the coin alone.
+    pub fn new(hosts: Vec<Host>, reach: Reach) -> Self {
+        let (matches, edits) = (Arc::default(), Arc::default());
+        Self { hosts, matches, edits, audience: Audience::Everyone, forced: Vec::new(), reach }
+    }
+
     /// The addresses of the version behind the primary.
     pub fn primary(&self, desired: &Desired) -> &[SocketAddr] {
         match &self.reach {
@@ -110,7 +121,7 @@ mod tests {
             guard: Guard { mode: GuardMode::Enforce, tolerance: 0.01, warm_up_ms: 1_000 },
         };
         let reach = Reach::Versions(BTreeMap::new());
-        let routing = Routing { hosts: Vec::new(), audience: Audience::Everyone, forced: Vec::new(), reach };
+        let routing = Routing::new(Vec::new(), reach);
         let workload = Workload { plan, routing, incarnation: "u".to_owned(), numbered_after };
         assert_eq!(workload.first_number(now_s * 1_000), expected);
     }

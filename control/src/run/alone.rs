@@ -9,7 +9,7 @@ use serin_runtime::{Alone, Controller};
 
 use super::{Process, Signals, Source, Start};
 use crate::arguments::RunArguments;
-use crate::quick;
+use crate::{doors, quick};
 
 /// Serves until told to stop.
 pub(super) async fn serve(arguments: &RunArguments, start: Start, signals: Signals) -> Result<()> {
@@ -25,6 +25,7 @@ pub(super) async fn serve(arguments: &RunArguments, start: Start, signals: Signa
     let controller = Controller::start(store, plane, site, board.clone(), clock, start.workloads).await?;
     let tell = controller.tell();
     let mut running = process.open(controller);
+    tokio::spawn(doors::keep(start.kept, stop.clone()));
     if let Source::Directory { path, set, .. } = start.source {
         tokio::spawn(watch_files(path, *set, tell, board, stop));
     }

@@ -2,7 +2,7 @@
 
 use serin_measure::{Arm, Assignment};
 
-use crate::table::{Audience, Route, RouteIndex, RouteTable};
+use crate::table::{Audience, Found, Route, RouteIndex, RouteTable};
 use crate::view::RequestView;
 
 /// The random numbers of one request. Every request needs its own: the evidence rests on the coins being independent.
@@ -40,8 +40,8 @@ impl Live for Untripped {
 /// Where a request goes, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
-    /// The route it took.
-    pub route: RouteIndex,
+    /// The route it took, and the entry by which that was found.
+    pub found: Found,
     /// The version it meets.
     pub arm: Arm,
     /// Why this arm.
@@ -53,7 +53,7 @@ pub struct Decision {
 /// Why a request goes nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unrouted {
-    /// No route answers for the host.
+    /// No route answers for the host, or for such a request to it.
     UnknownHost,
     /// The route has no endpoint in either arm.
     NoEndpoint,
@@ -66,11 +66,12 @@ pub fn decide(
     live: &impl Live,
     ticket: Ticket,
 ) -> Result<Decision, Unrouted> {
-    let index = table.find(request.authority()).ok_or(Unrouted::UnknownHost)?;
-    let route = table.route(index);
-    let (arm, assignment) = assign(route, request, live.tripped(index), ticket.coin).ok_or(Unrouted::NoEndpoint)?;
+    let found = table.find(request).ok_or(Unrouted::UnknownHost)?;
+    let route = table.route(found.route);
+    let (arm, assignment) =
+        assign(route, request, live.tripped(found.route), ticket.coin).ok_or(Unrouted::NoEndpoint)?;
     let endpoint = pick(route.endpoints(arm).len(), ticket.pick);
-    Ok(Decision { route: index, arm, assignment, endpoint })
+    Ok(Decision { found, arm, assignment, endpoint })
 }
 
 /// The arm and why, or none if neither arm has an endpoint.

@@ -1,15 +1,18 @@
-//! The routing table: an immutable, numbered whole, looked up by host.
+//! The routing table: an immutable, numbered whole, looked up by host and then by conditions.
 //!
 //! It is rebuilt from all states and swapped, never patched; a route carries everything that a decision needs,
 //! weight and epoch among it, so both are read as one.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use serin_measure::{Arm, CanaryKey, Coin, EpochId};
 
+use crate::edits::Edits;
 use crate::matcher::Match;
+use crate::view::RequestView;
 
 /// The longest host name, in bytes (RFC 1035 §2.3.4).
 const HOST_BYTES_MAX: usize = 253;
@@ -77,6 +80,10 @@ pub struct Route {
     pub coin: Coin,
     /// Hosts answered for.
     pub hosts: Vec<Host>,
+    /// Which requests to them; every one if there are no entries.
+    pub matches: Arc<[Match]>,
+    /// What is changed of requests and responses on the way.
+    pub edits: Arc<Edits>,
     /// Tried in order before the coin.
     pub forced: Vec<Force>,
     /// Who may meet the canary by the coin.
@@ -92,16 +99,28 @@ pub struct Route {
 pub struct RouteTable {
     generation: Generation,
     routes: Vec<Route>,
-    exact: HashMap<Box<[u8]>, RouteIndex, FixedState>,
-    below: HashMap<Box<[u8]>, RouteIndex, FixedState>,
-    any: Option<RouteIndex>,
+    exact: HashMap<Box<[u8]>, Candidates, FixedState>,
+    below: HashMap<Box<[u8]>, Candidates, FixedState>,
+    any: Candidates,
+}
+
+/// Who may answer for a host, the narrowest conditions first.
+type Candidates = Vec<Found>;
+
+/// A route, and which of its entries matched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The route.
+    pub route: RouteIndex,
+    /// The place of the entry in [`Route::matches`]; 0 too where there is none.
+    pub entry: u32,
 }
 
 /// Routes that do not make a table.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TableError {
-    /// Two routes want one host.
-    #[error("canaries {first} and {second} both answer for {host}; give each its own service.hosts")]
+    /// Two routes want the same requests to one host.
+    #[error("canaries {first} and {second} both answer for {host}; give each its own service.hosts or service.match")]
     SameHost {
         /// The host, as written.
         host: String,
@@ -141,6 +160,23 @@ impl std::fmt::Display for Host {
 }
 
 impl Route {
+    /// A route that answers for nothing yet and sends all to the primary: a start for others.
+    pub fn new(canary: CanaryKey) -> Self {
+        Self {
+            canary,
+            rollout: 1,
+            epoch: EpochId(1),
+            coin: Coin::NEVER,
+            hosts: Vec::new(),
+            matches: Arc::default(),
+            edits: Arc::default(),
+            forced: Vec::new(),
+            audience: Audience::default(),
+            primary: Vec::new(),
+            canary_endpoints: Vec::new(),
+        }
+    }
+
     /// The endpoints of an arm.
     pub fn endpoints(&self, arm: Arm) -> &[Endpoint] {
         match arm {
@@ -148,25 +184,61 @@ impl Route {
             Arm::Canary => &self.canary_endpoints,
         }
     }
+
+    /// The entry that a request was found by; none if the route has none.
+    pub fn entry(&self, found: Found) -> Option<&Match> {
+        self.matches.get(found.entry as usize)
+    }
+
+    /// Whether some requests to one host would belong to both, and neither has the better claim.
+    pub fn takes_the_same_as(&self, other: &Self) -> bool {
+        overlap(&self.matches, &other.matches)
+    }
+}
+
+/// Whether two lists of entries have one in common; a list without any has the one that matches everything.
+pub fn overlap(one: &[Match], other: &[Match]) -> bool {
+    let is_any = |entries: &[Match]| entries.is_empty() || entries.iter().any(Match::is_any);
+    (is_any(one) && is_any(other)) || one.iter().any(|entry| other.contains(entry))
 }
 
 impl RouteTable {
-    /// Builds a table, or says which two routes want one host.
+    /// Builds a table, or says which two routes want the same requests to one host.
+    ///
+    /// # Errors
+    /// If two do.
     pub fn build(generation: Generation, routes: Vec<Route>) -> Result<Self, TableError> {
         let mut table = Self { generation, ..Self::default() };
         for (index, route) in routes.iter().enumerate() {
             let index = RouteIndex(u32::try_from(index).expect("fewer than 2^32 routes"));
             for host in &route.hosts {
-                let taken = match host {
-                    Host::Any => table.any.replace(index),
-                    Host::Exact(name) => table.exact.insert(name.as_bytes().into(), index),
-                    Host::Below(name) => table.below.insert(name.as_bytes().into(), index),
+                let candidates = match host {
+                    Host::Any => &mut table.any,
+                    Host::Exact(name) => table.exact.entry(name.as_bytes().into()).or_default(),
+                    Host::Below(name) => table.below.entry(name.as_bytes().into()).or_default(),
                 };
-                if let Some(first) = taken.filter(|first| *first != index) {
-                    let first = routes[first.0 as usize].canary.clone();
-                    return Err(TableError::SameHost { host: host.to_string(), first, second: route.canary.clone() });
+                if candidates.last().is_some_and(|last| last.route == index) {
+                    // It names the host twice.
+                    continue;
                 }
+                let other = candidates.iter().map(|found| &routes[found.route.0 as usize]);
+                if let Some(first) = other.into_iter().find(|other| other.takes_the_same_as(route)) {
+                    let (first, second) = (first.canary.clone(), route.canary.clone());
+                    return Err(TableError::SameHost { host: host.to_string(), first, second });
+                }
+                let entries = u32::try_from(route.matches.len()).expect("fewer than 2^32 entries").max(1);
+                candidates.extend((0..entries).map(|entry| Found { route: index, entry }));
             }
+        }
+        let of = |found: &Found| &routes[found.route.0 as usize];
+        let narrowest_first = |one: &Found, other: &Found| {
+            let rank = |found| of(found).entry(*found).map(Match::rank).unwrap_or_default();
+            let by_name = || of(one).canary.cmp(&of(other).canary).then(one.entry.cmp(&other.entry));
+            rank(other).cmp(&rank(one)).then_with(by_name)
+        };
+        let all = table.exact.values_mut().chain(table.below.values_mut()).chain([&mut table.any]);
+        for candidates in all.filter(|candidates| candidates.len() > 1) {
+            candidates.sort_by(narrowest_first);
         }
         table.routes = routes;
         Ok(table)
@@ -187,24 +259,30 @@ impl RouteTable {
         &self.routes[index.0 as usize]
     }
 
-    /// The route for an authority as the client sent it: the exact name, then the longest wildcard, then any.
-    pub fn find(&self, authority: Option<&[u8]>) -> Option<RouteIndex> {
+    /// The route for a request: by the exact name of its host, then the longest wildcard, then any; of those for one host, the one with
+    /// the narrowest conditions that hold, as Gateway API ranks them.
+    pub fn find(&self, request: &impl RequestView) -> Option<Found> {
         if self.exact.is_empty() && self.below.is_empty() {
-            return self.any;
+            return self.first(&self.any, request);
         }
         let mut buffer = [0; HOST_BYTES_MAX];
-        let Some(host) = authority.and_then(|authority| normalise(authority, &mut buffer)) else { return self.any };
-        if let Some(index) = self.exact.get(host) {
-            return Some(*index);
+        let host = request.authority().and_then(|authority| normalise(authority, &mut buffer)).unwrap_or_default();
+        if let Some(found) = self.exact.get(host).and_then(|candidates| self.first(candidates, request)) {
+            return Some(found);
         }
         let mut rest = host;
-        while let Some(dot) = rest.iter().position(|b| *b == b'.') {
+        while let Some(dot) = rest.iter().position(|b| *b == b'.').filter(|_| !self.below.is_empty()) {
             rest = &rest[dot + 1..];
-            if let Some(index) = self.below.get(rest) {
-                return Some(*index);
+            if let Some(found) = self.below.get(rest).and_then(|candidates| self.first(candidates, request)) {
+                return Some(found);
             }
         }
-        self.any
+        self.first(&self.any, request)
+    }
+
+    fn first(&self, candidates: &Candidates, request: &impl RequestView) -> Option<Found> {
+        let holds = |found: &&Found| self.route(found.route).entry(**found).is_none_or(|entry| entry.matches(request));
+        candidates.iter().find(holds).copied()
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::time::SystemTime;
 
-use httparse::Header;
+use serin_route::{Edits, HeaderEdits, Match, RequestView};
 
 use super::framing::Body;
 use super::request::{Request, is_hop_by_hop};
 use super::response::Response;
+use crate::forward::{Forwarding, Passage};
 
 /// What is said to a client about its connection after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,27 +18,79 @@ pub(crate) enum Afterwards {
     Close,
 }
 
-/// The head that a backend gets.
-pub(crate) fn request(out: &mut Vec<u8>, request: &Request<'_, '_>) {
-    out.extend_from_slice(request.method.as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(request.target.as_bytes());
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    for header in request.headers {
-        if !is_hop_by_hop(header.name) {
-            field(out, header);
+impl Afterwards {
+    /// The last field, and the end of the head.
+    const fn line(self) -> &'static [u8] {
+        match self {
+            Self::KeepAlive => b"connection: keep-alive\r\n\r\n",
+            Self::Close => b"connection: close\r\n\r\n",
         }
     }
+}
+
+/// What a head for a backend is made by.
+pub(crate) struct Making<'a> {
+    pub(crate) edits: &'a Edits,
+    /// The entry by which the route was found.
+    pub(crate) entry: Option<&'a Match>,
+    pub(crate) forwarding: &'a Forwarding,
+    pub(crate) passage: Passage,
+}
+
+/// The head that a backend gets.
+pub(crate) fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, making: &Making<'_>) {
+    let Making { edits, entry, forwarding, passage } = *making;
+    out.extend_from_slice(request.method.as_bytes());
+    out.push(b' ');
+    if edits.path.is_some() {
+        edits.path_to(out, request.path(), entry);
+        if let Some(query) = request.query() {
+            out.push(b'?');
+            out.extend_from_slice(query);
+        }
+    } else {
+        out.extend_from_slice(request.target.as_bytes());
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    if let Some(authority) = &edits.authority {
+        field(out, "host", authority.as_bytes());
+    }
+    for header in request.headers {
+        let is_replaced = edits.authority.is_some() && header.name.eq_ignore_ascii_case("host");
+        let is_left_out = edits.request.drops(header.name) || forwarding.replaces(header.name);
+        if !is_hop_by_hop(header.name) && !is_replaced && !is_left_out {
+            field(out, header.name, header.value);
+        }
+    }
+    forwarding.tell(request, passage, |name, value| {
+        if !edits.request.drops(name) {
+            field(out, name, value);
+        }
+    });
+    appended(out, &edits.request);
     out.extend_from_slice(b"\r\n");
 }
 
 /// The head that a client gets. A body without a length is sent in chunks, so that its end is told from its being cut off.
-pub(crate) fn response(out: &mut Vec<u8>, response: &Response<'_, '_>, afterwards: Afterwards) {
+///
+/// `own` are edits for this answer alone, beside those of its route.
+pub(crate) fn response(
+    out: &mut Vec<u8>,
+    response: &Response<'_, '_>,
+    afterwards: Afterwards,
+    edits: &HeaderEdits,
+    own: Option<&HeaderEdits>,
+) {
     status_line(out, response);
     for header in response.headers {
-        if response.is_passed_on(header) {
-            field(out, header);
+        let is_left_out = edits.drops(header.name) || own.is_some_and(|own| own.drops(header.name));
+        if response.is_passed_on(header) && !is_left_out {
+            field(out, header.name, header.value);
         }
+    }
+    appended(out, edits);
+    if let Some(own) = own {
+        appended(out, own);
     }
     if !response.has_date {
         // RFC 9110 section 6.6.1.
@@ -48,10 +101,7 @@ pub(crate) fn response(out: &mut Vec<u8>, response: &Response<'_, '_>, afterward
     if response.body == Body::ToEnd {
         out.extend_from_slice(b"transfer-encoding: chunked\r\n");
     }
-    out.extend_from_slice(match afterwards {
-        Afterwards::KeepAlive => b"connection: keep-alive\r\n\r\n",
-        Afterwards::Close => b"connection: close\r\n\r\n",
-    });
+    out.extend_from_slice(afterwards.line());
 }
 
 /// A head before the final one.
@@ -59,10 +109,18 @@ pub(crate) fn interim(out: &mut Vec<u8>, response: &Response<'_, '_>) {
     status_line(out, response);
     for header in response.headers {
         if response.is_passed_on(header) {
-            field(out, header);
+            field(out, header.name, header.value);
         }
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// An answer of the proxy's own without a body.
+pub(crate) fn answer(status: &str, fields: &HeaderEdits, afterwards: Afterwards) -> Vec<u8> {
+    let mut out = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n").into_bytes();
+    appended(&mut out, fields);
+    out.extend_from_slice(afterwards.line());
+    out
 }
 
 fn status_line(out: &mut Vec<u8>, response: &Response<'_, '_>) {
@@ -75,9 +133,15 @@ fn status_line(out: &mut Vec<u8>, response: &Response<'_, '_>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn field(out: &mut Vec<u8>, header: &Header<'_>) {
-    out.extend_from_slice(header.name.as_bytes());
+fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    out.extend_from_slice(header.value);
+    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+fn appended(out: &mut Vec<u8>, edits: &HeaderEdits) {
+    for (name, value) in edits.appended() {
+        field(out, name, value.as_bytes());
+    }
 }

@@ -13,6 +13,7 @@ use std::task::Poll;
 
 use pingora_core::protocols::Stream;
 use serin_measure::{Arm, Outcome};
+use serin_route::HeaderEdits;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -41,6 +42,8 @@ pub(crate) struct Order {
     pub(crate) expects: bool,
     /// Whether the client was sent anything of an answer that is not whole.
     pub(crate) has_written: bool,
+    /// What is changed of its answer alone.
+    pub(crate) answer_edits: Option<Box<HeaderEdits>>,
 }
 
 /// What becomes of a client's connection.
@@ -215,10 +218,18 @@ impl Lane {
         out: &mut Vec<u8>,
         backend: &mut Backend,
     ) -> Result<Whole, Fault> {
-        let Order { attempt, is_head, keep_alive, body, expects, has_written, .. } = order;
-        let (is_head, keep_alive) = (*is_head, *keep_alive);
-        let answer =
-            Answer { attempt, alarm, silence: alarm, is_head, keep_alive, read: Buffer::default(), out, has_written };
+        let Order { attempt, is_head, keep_alive, body, expects, has_written, answer_edits, .. } = order;
+        let answer = Answer {
+            attempt,
+            alarm,
+            silence: alarm,
+            is_head: *is_head,
+            keep_alive: *keep_alive,
+            edits: answer_edits.as_deref(),
+            read: Buffer::default(),
+            out,
+            has_written,
+        };
         if body.is_over() {
             let client = Client { stream, buffer };
             return self.pass_on(answer, client, &mut backend.stream, backend.is_reused).await;

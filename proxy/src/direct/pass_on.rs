@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pingora_core::protocols::Stream;
 use serin_measure::Outcome;
+use serin_route::HeaderEdits;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -134,6 +135,8 @@ pub(super) struct Answer<'a> {
     pub(super) silence: &'a Alarm,
     pub(super) is_head: bool,
     pub(super) keep_alive: bool,
+    /// What is changed of it alone.
+    pub(super) edits: Option<&'a HeaderEdits>,
     /// What was read from the backend and not passed on yet.
     pub(super) read: Buffer,
     /// What is being written to the client.
@@ -306,7 +309,8 @@ impl Lane {
             _ => {
                 let stays = answer.keep_alive && client.has_sent_all() && !self.is_draining();
                 let afterwards = if stays { Afterwards::KeepAlive } else { Afterwards::Close };
-                compose::response(answer.out, &found, afterwards);
+                let edits = &answer.attempt.route().edits().response;
+                compose::response(answer.out, &found, afterwards, edits, answer.edits);
                 let after = if stays { After::Next } else { After::Close };
                 let chunks = found.body == Body::ToEnd;
                 Head::Final(Begun { reusable: found.keep_alive, body: found.body, after, chunks })

@@ -24,6 +24,8 @@ pub(crate) struct Request<'h, 'b> {
     pub(crate) target: &'b str,
     pub(crate) headers: &'h [Header<'b>],
     host: Option<&'b [u8]>,
+    /// The scheme of the connection, which a head does not tell.
+    pub(crate) scheme: &'static str,
     pub(crate) facts: Facts,
 }
 
@@ -72,7 +74,7 @@ pub(crate) fn parse<'h, 'b>(bytes: &'b [u8], room: &'h mut Room<'b>) -> Result<O
     let is_old = version == 0;
     let authority = check_target(method, target)?;
     let (facts, host) = facts(headers, length, is_old, authority)?;
-    Ok(Some(Request { method, target, headers, host, facts }))
+    Ok(Some(Request { method, target, headers, host, scheme: "http", facts }))
 }
 
 /// Whether every line ends in CR LF. `httparse` takes a bare LF too, and other readers may not.
@@ -281,9 +283,16 @@ impl RequestView for Request<'_, '_> {
         self.host
     }
 
+    fn scheme(&self) -> &str {
+        self.scheme
+    }
+
     fn path(&self) -> &[u8] {
-        let path = self.target.split('?').next().unwrap_or_default();
-        path.as_bytes()
+        self.target.split_once('?').map_or(self.target, |(path, _)| path).as_bytes()
+    }
+
+    fn query(&self) -> Option<&[u8]> {
+        self.target.split_once('?').map(|(_, query)| query.as_bytes())
     }
 
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {

@@ -1,11 +1,12 @@
 //! Serin's edge without the loop around it: many routes, and tables that are put in force so many times a second.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serin_measure::{Arm, BootId, CanaryKey, Coin, EpochId};
-use serin_proxy::{Bound, Settings};
-use serin_route::{Audience, Endpoint, Force, Generation, HeaderMatch, Host, Match, Route, RouteTable, StringMatch};
+use serin_measure::{Arm, BootId, CanaryKey, Coin};
+use serin_proxy::{Bound, Listen, Settings};
+use serin_route::{Endpoint, Force, Generation, HeaderMatch, Host, Match, Route, RouteTable, StringMatch};
 
 use crate::job::host;
 use crate::peer::{CANARY, PRIMARY};
@@ -15,9 +16,9 @@ use crate::recipe::COOKIE;
 pub(crate) fn run() -> Result<()> {
     let mut arguments = std::env::args().skip(2);
     let mut next = || arguments.next().context("edge needs an address and two numbers");
-    let (listen, routes, swaps) = (next()?.parse()?, next()?.parse()?, next()?.parse::<u32>()?);
+    let (listen, routes, swaps) = (next()?.parse::<SocketAddr>()?, next()?.parse()?, next()?.parse::<u32>()?);
     serin_proxy::use_small_pages();
-    let settings = Settings { listen: vec![listen], threads: 1, ..Settings::default() };
+    let settings = Settings { listen: vec![Listen::plain(listen)], threads: 1, ..Settings::default() };
     let bound = Bound::bind(settings, BootId(1))?;
     let handle = bound.handle();
     handle.publish(table(1, routes)?);
@@ -38,22 +39,19 @@ pub(crate) fn run() -> Result<()> {
 
 /// A condition that sends whoever meets it to the canary.
 fn force(name: &str, value: StringMatch) -> Force {
-    Force { matches: Match { headers: vec![HeaderMatch::new(name, value)] }, arm: Arm::Canary }
+    Force { matches: Match::on(vec![HeaderMatch::new(name, value)]), arm: Arm::Canary }
 }
 
 fn table(generation: u64, routes: u32) -> Result<RouteTable> {
     let forced = [force("x-canary", StringMatch::Exact("always".into())), force("cookie", StringMatch::regex(COOKIE)?)];
     let route = |number: u32| -> Result<Route> {
         Ok(Route {
-            canary: CanaryKey::new("default", &format!("shop-{number}")),
-            rollout: 1,
-            epoch: EpochId(1),
             coin: Coin::from_percent(10.0).context("a percentage")?,
             hosts: vec![Host::parse(&host(number as usize))?],
             forced: forced.to_vec(),
-            audience: Audience::Everyone,
             primary: vec![Endpoint { address: PRIMARY }],
             canary_endpoints: vec![Endpoint { address: CANARY }],
+            ..Route::new(CanaryKey::new("default", &format!("shop-{number}")))
         })
     };
     let routes = (0..routes).map(route).collect::<Result<_>>()?;

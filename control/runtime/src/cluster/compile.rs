@@ -17,7 +17,7 @@ use super::objects::{Name, Objects, field};
 use super::slice::{Endpoints, of_service};
 use super::template::{Library, revision};
 use crate::interpret::{self, Ground};
-use crate::workload::{NUMBERS_PER_SECOND, Reach, Routing, Workload};
+use crate::workload::{NUMBERS_PER_SECOND, Reach, Workload};
 
 /// A Canary that can be used, with all that is needed to act for it.
 #[derive(Debug, Clone)]
@@ -117,12 +117,13 @@ impl Compiler {
         let selector = Selector::of(&target.data, &names.target).map_err(|sentence| vec![sentence])?;
         let template = field(&target.data, &["spec", "template"]).cloned().unwrap_or(Value::Null);
         let newest = revision(&template);
-        let (plan, hosts, audience) = interpret::canary(located, newest.clone()).map_err(sentences)?;
+        let reach = Reach::Workloads { primary: Vec::new(), target: Vec::new() };
+        let (plan, mut routing) = interpret::canary(located, newest.clone(), reach).map_err(sentences)?;
         library.keep_target(&plan.canary, &newest, &template);
         let is_open = canary.spec.service.as_ref().is_none_or(|service| service.hosts().is_empty());
-        let hosts = if is_open { in_cluster_names(&names.apex) } else { hosts };
-        let reach = Reach::Workloads { primary: Vec::new(), target: Vec::new() };
-        let routing = Routing { hosts, audience, forced: Vec::new(), reach };
+        if is_open {
+            routing.hosts = in_cluster_names(&names.apex);
+        }
         let numbered_after = created_s(object) * NUMBERS_PER_SECOND;
         let workload = Workload { plan, routing, incarnation: uid.clone(), numbered_after };
         Ok(with_endpoints(Compiled { canary, uid, names, selector, workload }, objects))

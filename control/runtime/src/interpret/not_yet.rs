@@ -19,8 +19,6 @@ const NOT_YET: &[&str] = &[
     "spec.analysis.sessionAffinity",
     "spec.analysis.webhooks",
     "spec.analysis.alerts",
-    "spec.analysis.match[].queryParams",
-    "spec.analysis.match[].sourceLabels",
     "spec.analysis.metrics[].templateRef",
     "spec.analysis.metrics[].query",
     "spec.analysis.guard.falseRollback",
@@ -37,12 +35,9 @@ const NOT_YET: &[&str] = &[
     "spec.service.appProtocol",
     "spec.service.timeout",
     "spec.service.backendTimeout",
-    "spec.service.match",
-    "spec.service.rewrite",
+    "spec.service.match[].port",
     "spec.service.retries",
-    "spec.service.headers",
     "spec.service.mirror",
-    "spec.service.corsPolicy",
     "spec.service.trafficPolicy.connectionPool",
     "spec.service.trafficPolicy.loadBalancer",
     "spec.service.trafficPolicy.outlierDetection",
@@ -57,6 +52,7 @@ const ELSEWHERE: &[&str] = &[
     "spec.upstreamRef",
     "spec.service.gateways",
     "spec.service.gatewayRefs",
+    "spec.service.match[].gateways",
     "spec.service.delegation",
     "spec.service.headless",
     "spec.service.portDiscovery",
@@ -68,6 +64,13 @@ const ELSEWHERE: &[&str] = &[
     "spec.service.primary",
     "spec.service.canary",
     "spec.service.unmanagedMetadata",
+];
+
+/// Nobody meets them: callers come from outside a mesh, where they have no labels. The entry is left out, and that is told.
+const OF_CALLERS: &[&str] = &[
+    "spec.analysis.match[].sourceLabels",
+    "spec.service.match[].sourceLabels",
+    "spec.service.match[].sourceNamespace",
 ];
 
 /// Honoured in no cluster yet, on top of [`NOT_YET`]: they change which objects are made, or how.
@@ -95,6 +98,10 @@ pub(super) fn refusals(canary: &Located<Canary>, ground: Ground) -> Vec<Problem>
     }
     for path in elsewhere.iter().flat_map(|pattern| set_paths(&document, pattern)) {
         let message = "has no effect here: it concerns a mesh or a cluster, and Serin runs without one".to_owned();
+        problems.push(Problem { severity: Severity::Warning, ..canary.problem_at(&path, message, None) });
+    }
+    for path in OF_CALLERS.iter().flat_map(|pattern| set_paths(&document, pattern)) {
+        let message = "callers have no labels here, so this entry matches no request".to_owned();
         problems.push(Problem { severity: Severity::Warning, ..canary.problem_at(&path, message, None) });
     }
     if ground == Ground::Files && canary.value.spec.provider.as_deref().is_some_and(|provider| provider != "serin") {

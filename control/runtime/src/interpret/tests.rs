@@ -3,6 +3,8 @@
 use serin_analysis::CheckKind;
 use serin_config::{SourceFile, read_files};
 
+use serin_route::{Audience, HeaderMatch, Match, ParameterMatch, PathMatch, PathRewrite, StringMatch};
+
 use super::*;
 
 const BACKEND: &str = "
@@ -105,6 +107,116 @@ fn checklist_115_a_match_restricts_who_may_meet_the_canary() {
         "",
         "stepWeight: 20\nmatch:\n- headers: {x-user: {regex: '(unclosed'}}\n",
         &["spec.analysis.match[0].headers.x-user.regex: this pattern cannot be used: unclosed group"],
+    );
+}
+
+#[test]
+fn checklist_113_parameters_are_conditions_and_labels_of_callers_match_nobody() {
+    let audience = |analysis: &str| match workload("", &format!("stepWeight: 20\n{analysis}")).routing.audience {
+        Audience::Matching(entries) => entries,
+        Audience::Everyone => panic!("it is restricted"),
+    };
+    let exact = ParameterMatch { name: "beta".into(), value: StringMatch::Exact("1".into()) };
+    let parameter = Match { parameters: vec![exact], ..Match::default() };
+    assert_eq!(audience("match:\n- queryParams: {beta: {exact: '1'}}\n"), [parameter]);
+    assert_eq!(audience("match:\n- headers: {x: {exact: a}}\n  sourceLabels: {app: b}\n"), []);
+    problems(
+        "",
+        "stepWeight: 20\nmatch:\n- sourceLabels: {app: b}\n",
+        &["spec.analysis.match[0].sourceLabels: callers have no labels here, so this entry matches no request"],
+    );
+}
+
+#[test]
+fn checklist_114_conditions_of_service_and_analysis_are_combined() {
+    let service = "service:\n  port: 80\n  match:\n  - uri: {prefix: /shop}\n    headers: {x-user: {regex: '.+'}}\n  - method: {exact: GET}\n";
+    let routing = workload(service, "stepWeight: 20\nmatch:\n- headers: {x-user: {exact: insider}}\n").routing;
+    let user = |value| vec![HeaderMatch::new("x-user", value)];
+    let path = |headers| Match { path: Some(PathMatch::prefix("/shop")), ..Match::on(headers) };
+    let get = |headers| Match { method: Some(StringMatch::Exact("GET".into())), ..Match::on(headers) };
+    let insider = || user(StringMatch::Exact("insider".into()));
+    let invited = [path(insider()), get(insider())];
+    assert!(matches!(&routing.audience, Audience::Matching(entries) if *entries == invited), "{:?}", routing.audience);
+    let served = [path(user(StringMatch::regex(".+").expect("a pattern"))), get(vec![])];
+    assert_eq!(routing.matches[..], [&served[..], &invited[..]].concat());
+    // Without conditions of its own the service is for all.
+    let routing = workload("service: {port: 80}", "stepWeight: 20\nmatch:\n- headers: {x: {exact: z}}\n").routing;
+    assert_eq!(routing.matches.len(), 0);
+}
+
+#[test]
+fn a_prefix_means_what_it_means_to_the_provider() {
+    let path = |provider: &str| {
+        let spec = format!("provider: {provider}\nservice: {{port: 80, match: [{{uri: {{prefix: /api}}}}]}}");
+        workload(&spec, RATE).routing.matches[0].path.clone()
+    };
+    assert_eq!(path("istio"), Some(PathMatch::prefix("/api")));
+    assert_eq!(path("gatewayapi:v1"), Some(PathMatch::elements("/api")));
+    let rewrite = |spec: &str| workload(&format!("{spec}}}}}"), RATE).routing.edits.path.clone();
+    let full = Some(PathRewrite::Full("/v2".into()));
+    let prefix = Some(PathRewrite::Prefix("/v2".into()));
+    assert_eq!(rewrite("service: {port: 80, rewrite: {uri: /v2, type: ReplaceFullPath"), prefix);
+    assert_eq!(rewrite("provider: gatewayapi:v1\nservice: {port: 80, rewrite: {uri: /v2"), full);
+    assert_eq!(
+        rewrite("provider: gatewayapi:v1\nservice: {port: 80, rewrite: {uri: /v2, type: ReplacePrefixMatch"),
+        prefix
+    );
+}
+
+#[test]
+fn edits_are_taken_over_or_refused_with_their_place() {
+    let service = "service:\n  port: 80\n  rewrite: {authority: other}\n  headers:\n    request: {add: {x-a: '50%%'}, remove: [X-B]}\n    response: {set: {x-c: d}}\n";
+    let edits = workload(service, RATE).routing.edits;
+    assert_eq!(edits.authority.as_deref(), Some("other"));
+    assert_eq!(edits.request.appended().collect::<Vec<_>>(), [("x-a", "50%")]);
+    assert!(edits.request.drops("x-b") && edits.response.drops("x-c"));
+    problems(
+        "service:\n  port: 80\n  rewrite: {uri: '/a b', authority: 'a/b'}\n  match: [{uri: {exact: api}, headers: {x: {regex: '('}}}]\n  headers:\n    request: {set: {Host: other}}\n    response: {add: {x-d: '%PROTOCOL%'}}\n",
+        RATE,
+        &[
+            "spec.service.rewrite.uri: \"/a b\" is no path: it has spaces, a query, or characters that have to be encoded",
+            "spec.service.rewrite.authority: \"a/b\" is no host, with or without a port",
+            "spec.service.match[0].uri.exact: \"api\" does not begin with a slash, so it matches no path",
+            "spec.service.match[0].headers[\"x\"].regex: this pattern cannot be used: unclosed group",
+            "spec.service.headers.request: host is set by the proxy itself: it says how a message is sent, not what it says",
+            "spec.service.headers.response.add[\"x-d\"]: \"%PROTOCOL%\" has a percent sign, which Envoy takes for one of its variables",
+        ],
+    );
+}
+
+#[test]
+fn a_cors_policy_is_taken_over() {
+    let service = "service:\n  port: 80\n  corsPolicy: {allowOrigin: ['*'], allowOrigins: [{prefix: 'https://'}], allowMethods: [GET, PUT], maxAge: 24h, allowCredentials: true}\n";
+    let cors = workload(service, RATE).routing.edits.cors.clone().expect("a policy");
+    assert_eq!(cors.origins, [StringMatch::Present, StringMatch::Prefix("https://".into())]);
+    assert_eq!((cors.methods.as_deref(), cors.max_age_s, cors.credentials), (Some("GET,PUT"), Some(86_400), true));
+    assert_eq!(workload("service: {port: 80, corsPolicy: {allowMethods: [GET]}}", RATE).routing.edits.cors, None);
+    problems(
+        "service:\n  port: 80\n  corsPolicy: {allowOrigins: [{regex: '('}], allowHeaders: ['a, b'], maxAge: soon}\n",
+        RATE,
+        &[
+            "spec.service.corsPolicy.allowOrigins[0].regex: this pattern cannot be used: unclosed group",
+            "spec.service.corsPolicy.allowHeaders[0]: \"a, b\" is no method and no name of a header field",
+            "spec.service.corsPolicy.maxAge: is no duration, or one below zero",
+        ],
+    );
+}
+
+#[test]
+fn canaries_may_share_a_host_if_their_conditions_differ() {
+    let other_backend = BACKEND.replace("podinfo", "other");
+    let named = |name: &str, prefix: &str| {
+        let spec = format!("service: {{port: 80, hosts: [shop], match: [{{uri: {{prefix: {prefix}}}}}]}}");
+        canary(&spec, RATE).replace("podinfo", name)
+    };
+    let found = |one: &str, other: &str| {
+        let documents = [BACKEND, &named("podinfo", one), &other_backend, &named("other", other)];
+        interpreted(&documents).problems.iter().map(|problem| problem.message.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(found("/a", "/b"), [""; 0]);
+    assert_eq!(
+        found("/a", "/a"),
+        ["canary podinfo.default answers for shop already; give each its own service.hosts or service.match"]
     );
 }
 

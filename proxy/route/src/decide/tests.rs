@@ -4,47 +4,18 @@ use proptest::prelude::*;
 use serin_measure::{Arm, Assignment, CanaryKey, Coin, EpochId};
 
 use super::*;
-use crate::{Endpoint, Force, Generation, HeaderMatch, Host, Match, StringMatch, TableError};
-
-struct Request {
-    authority: Option<&'static str>,
-    headers: Vec<(&'static str, String)>,
-}
-
-impl RequestView for Request {
-    fn method(&self) -> &str {
-        "GET"
-    }
-    fn authority(&self) -> Option<&[u8]> {
-        self.authority.map(str::as_bytes)
-    }
-    fn path(&self) -> &[u8] {
-        b"/"
-    }
-    fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.headers.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_bytes())
-    }
-}
-
-fn request(headers: &[(&'static str, &str)]) -> Request {
-    Request {
-        authority: Some("app.example.com"),
-        headers: headers.iter().map(|(n, v)| (*n, (*v).to_owned())).collect(),
-    }
-}
+use crate::sample::{Request, request, to};
+use crate::{Endpoint, Force, Generation, HeaderMatch, Host, Match, PathMatch, StringMatch, TableError};
 
 fn route(percent: f64) -> Route {
     let endpoint = |port| Endpoint { address: ([127, 0, 0, 1], port).into() };
     Route {
-        canary: CanaryKey::new("default", "podinfo"),
-        rollout: 1,
         epoch: EpochId(7),
         coin: Coin::from_percent(percent).expect("a percentage"),
         hosts: vec![Host::Any],
-        forced: Vec::new(),
-        audience: Audience::Everyone,
         primary: vec![endpoint(1), endpoint(2), endpoint(3)],
         canary_endpoints: vec![endpoint(4)],
+        ..Route::new(CanaryKey::new("default", "podinfo"))
     }
 }
 
@@ -53,7 +24,7 @@ fn table(routes: Vec<Route>) -> RouteTable {
 }
 
 fn header(name: &str, value: StringMatch) -> Match {
-    Match { headers: vec![HeaderMatch::new(name, value)] }
+    Match::on(vec![HeaderMatch::new(name, value)])
 }
 
 fn exact(value: &str) -> StringMatch {
@@ -105,7 +76,7 @@ fn a_forced_header_or_cookie_wins_over_the_coin() {
 
 #[test]
 fn checklist_110_entries_are_ored_and_headers_within_one_anded() {
-    let both = Match { headers: vec![HeaderMatch::new("a", exact("1")), HeaderMatch::new("b", exact("2"))] };
+    let both = Match::on(vec![HeaderMatch::new("a", exact("1")), HeaderMatch::new("b", exact("2"))]);
     let matching =
         || Route { audience: Audience::Matching(vec![both.clone(), header("c", exact("3"))]), ..route(10.0) };
     use Assignment::{Drawn, Forced};
@@ -152,8 +123,9 @@ fn hosts_are_found_exactly_then_by_the_longest_wildcard_then_any() {
         named("d", &["*"]),
     ]);
     let without = table(vec![named("a", &["app.example.com"])]);
-    let find = |table: &RouteTable, authority: &str| {
-        table.find(Some(authority.as_bytes())).map(|i| table.route(i).canary.name().to_owned())
+    let find = |table: &RouteTable, authority: Option<&str>| {
+        let request = Request { authority: authority.map(str::to_owned), ..Request::default() };
+        table.find(&request).map(|found| table.route(found.route).canary.name().to_owned())
     };
     for (authority, expected) in [
         ("app.example.com", "a"),
@@ -165,14 +137,14 @@ fn hosts_are_found_exactly_then_by_the_longest_wildcard_then_any() {
         ("[::1]:80", "d"),
         ("", "d"),
     ] {
-        assert_eq!(find(&with_any, authority).as_deref(), Some(expected), "{authority}");
+        assert_eq!(find(&with_any, Some(authority)).as_deref(), Some(expected), "{authority}");
     }
-    assert_eq!(find(&without, "other.example.com"), None);
-    assert_eq!(find(&without, &"x".repeat(300)), None);
-    assert_eq!(without.find(None), None);
+    assert_eq!(find(&without, Some("other.example.com")), None);
+    assert_eq!(find(&without, Some(&"x".repeat(300))), None);
+    assert_eq!(find(&without, None), None);
     let missing = decide(
         &without,
-        &Request { authority: Some("nobody"), headers: vec![] },
+        &Request { authority: Some("nobody".to_owned()), ..Request::default() },
         &Untripped,
         Ticket { coin: 0, pick: 0 },
     );
@@ -188,8 +160,91 @@ fn two_routes_for_one_host_are_refused_and_one_route_may_name_it_twice() {
     assert!(matches!(error, TableError::SameHost { .. }));
     assert_eq!(
         error.to_string(),
-        "canaries podinfo.default and other.default both answer for every host; give each its own service.hosts"
+        "canaries podinfo.default and other.default both answer for every host; give each its own service.hosts or \
+         service.match"
     );
+}
+
+/// Canaries for one host, each with its entries, in the order of their names.
+fn shared(entries: Vec<Vec<Match>>) -> RouteTable {
+    let named = |(number, matches): (usize, Vec<Match>)| Route {
+        canary: CanaryKey::new("default", &number.to_string()),
+        matches: matches.into(),
+        ..route(10.0)
+    };
+    table(entries.into_iter().enumerate().map(named).collect())
+}
+
+fn path(path: PathMatch) -> Match {
+    Match { path: Some(path), ..Match::default() }
+}
+
+#[test]
+fn routes_for_one_host_are_tried_as_gateway_api_ranks_them() {
+    let with = |path, header: &str| Match { headers: vec![HeaderMatch::new(header, exact("1"))], ..path };
+    let table = shared(vec![
+        vec![],
+        vec![path(PathMatch::elements("/shop"))],
+        vec![path(PathMatch::elements("/shop/cart"))],
+        vec![path(PathMatch::exact("/shop/cart/1"))],
+        vec![Match { method: Some(exact("POST")), ..path(PathMatch::elements("/shop")) }],
+        vec![with(path(PathMatch::elements("/shop")), "x")],
+        vec![path(PathMatch::exact("/")), path(PathMatch::exact("/index"))],
+        // The same rank as the sixth: the name decides.
+        vec![with(path(PathMatch::elements("/shop")), "y")],
+    ]);
+    let find = |request: &Request| table.find(request).map(|found| (found.route.0, found.entry));
+    let headed = |headers: &[(&'static str, &str)]| Request { target: "/shop", ..request(headers) };
+    for (request, expected) in [
+        (to("/else"), (0, 0)),
+        (to("/shopping"), (0, 0)),
+        (to("/shop?cart"), (1, 0)),
+        (to("/shop/cart/2"), (2, 0)),
+        (to("/shop/cart/1?x"), (3, 0)),
+        (Request { method: "POST", ..to("/shop/x") }, (4, 0)),
+        (headed(&[("x", "1")]), (5, 0)),
+        (headed(&[("x", "1"), ("y", "1")]), (5, 0)),
+        (headed(&[("y", "1")]), (7, 0)),
+        (to("/"), (6, 0)),
+        (to("/index"), (6, 1)),
+    ] {
+        assert_eq!(find(&request), Some(expected), "{request:?}");
+    }
+}
+
+#[test]
+fn what_no_condition_of_a_host_takes_goes_to_a_wider_host() {
+    let narrow = Route {
+        canary: CanaryKey::new("default", "narrow"),
+        hosts: vec![Host::parse("app.example.com").expect("a host")],
+        matches: [path(PathMatch::elements("/api"))].into(),
+        ..route(10.0)
+    };
+    let wide = Route { hosts: vec![Host::parse("*.example.com").expect("a host")], ..route(10.0) };
+    let find = |table: &RouteTable, request| table.find(&request).map(|found| found.route.0);
+    let both = table(vec![narrow.clone(), wide]);
+    assert_eq!((find(&both, to("/api/x")), find(&both, to("/x"))), (Some(0), Some(1)));
+    let alone = table(vec![narrow]);
+    assert_eq!((find(&alone, to("/api")), find(&alone, to("/x"))), (Some(0), None));
+}
+
+#[test]
+fn routes_for_one_host_may_not_want_the_same() {
+    let entries = |matches: Vec<Match>| Route { matches: matches.into(), ..route(1.0) };
+    let api = || path(PathMatch::elements("/api"));
+    let regex = |pattern: &str| path(PathMatch::regex(pattern).expect("it compiles"));
+    for (one, other, is_fine) in [
+        (vec![], vec![], false),
+        (vec![], vec![Match::default()], false),
+        (vec![], vec![api()], true),
+        (vec![api()], vec![path(PathMatch::elements("/api/"))], false),
+        (vec![api(), regex("/a.*")], vec![regex("/b.*"), regex("/a.*")], false),
+        (vec![regex("/a.*")], vec![regex("/b.*")], true),
+    ] {
+        let other_name = CanaryKey::new("default", "other");
+        let routes = vec![entries(one), Route { canary: other_name, ..entries(other) }];
+        assert_eq!(RouteTable::build(Generation(1), routes.clone()).is_ok(), is_fine, "{routes:?}");
+    }
 }
 
 #[test]
@@ -235,12 +290,12 @@ proptest! {
         let decision = decide(&table, &request(&[("x-user", &value)]), &Untripped, Ticket { coin, pick }).expect("routed");
         prop_assert!(decision.arm == Arm::Primary || value == "insider");
         prop_assert!(decision.assignment != Assignment::Drawn || value == "insider");
-        prop_assert!(decision.endpoint < table.route(decision.route).endpoints(decision.arm).len());
+        prop_assert!(decision.endpoint < table.route(decision.found.route).endpoints(decision.arm).len());
     }
 
     #[test]
-    fn arbitrary_authorities_never_panic(authority in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn arbitrary_authorities_never_panic(authority in ".{0,300}") {
         let hosts = vec![Host::parse("*.example.com").expect("a host")];
-        table(vec![Route { hosts, ..route(1.0) }]).find(Some(&authority));
+        table(vec![Route { hosts, ..route(1.0) }]).find(&Request { authority: Some(authority), ..Request::default() });
     }
 }

@@ -12,7 +12,7 @@ use crate::cluster::names::{Names, Selector};
 use crate::cluster::objects::Change;
 use crate::interpret;
 use crate::store::Version;
-use crate::workload::{Reach, Routing, Workload};
+use crate::workload::{Reach, Workload};
 
 const CANARY: &str = "
 apiVersion: flagger.app/v1beta1
@@ -43,11 +43,10 @@ impl World {
         let set = read_files(&[SourceFile { name: "canary.yaml".to_owned(), bytes: CANARY.as_bytes().to_vec() }]);
         let located = set.canaries.first().expect("a canary");
         let revision = revision(&template("cart:1"));
-        let (plan, hosts, audience) = interpret::canary(located, revision.clone()).expect("a plan");
+        let reach = Reach::Workloads { primary: Vec::new(), target: Vec::new() };
+        let (plan, routing) = interpret::canary(located, revision.clone(), reach).expect("a plan");
         let (key, library) = (CanaryKey::new("shop", "cart"), Library::default());
         library.keep_target(&key, &revision, &template("cart:1"));
-        let reach = Reach::Workloads { primary: Vec::new(), target: Vec::new() };
-        let routing = Routing { hosts, audience, forced: Vec::new(), reach };
         let workload = Workload { plan: plan.clone(), routing, incarnation: "u".to_owned(), numbered_after: 0 };
         let selector = Selector { label: "app".to_owned(), value: "cart".to_owned() };
         let names = Names::of(&located.value);

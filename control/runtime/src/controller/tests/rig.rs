@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serin_analysis::Checkpoint;
 use serin_measure::{Arm, BootId, Cell, EpochId, Snapshot};
 use serin_rollout::{Guard, GuardMode, Phase, Plan, Revision, State, Steps, Strategy, Target, Weight};
-use serin_route::{Audience, Host, RouteTable};
+use serin_route::{Host, RouteTable};
 use tokio::sync::watch;
 
 use crate::controller::*;
@@ -141,7 +141,7 @@ pub(super) fn workload(name: &str, release: &str) -> Workload {
         ["1", "2", "3"].iter().zip(1..).map(|(version, port)| (Revision((*version).to_owned()), vec![address(port)]));
     let hosts = vec![Host::parse(&format!("{name}.example.com")).expect("a host")];
     let reach = Reach::Versions(versions.collect());
-    let routing = Routing { hosts, audience: Audience::Everyone, forced: Vec::new(), reach };
+    let routing = Routing::new(hosts, reach);
     Workload { plan, routing, incarnation: String::new(), numbered_after: 0 }
 }
 
