@@ -90,7 +90,8 @@ const ARM_HEADER: &str = "x-serin-arm";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Forwarding {
-    /// Proxies in front whose word is taken; 0 where absent, and then what clients say in `X-Forwarded-*` and `Forwarded` is left out.
+    /// Proxies in front whose word is taken; 0 where absent, and then what clients say in `X-Forwarded-*`, `X-Real-IP` and
+    /// `Forwarded` is left out. With more it is passed on.
     #[serde(default, deserialize_with = "crate::whole::option")]
     pub trusted_hops: Option<i64>,
     /// Whether `X-Forwarded-For`, `-Proto` and `-Host` are sent; true where absent.
@@ -187,13 +188,14 @@ impl Forwarding {
         let path = "spec.forwarding";
         findings.within(format!("{path}.trustedHops"), self.trusted_hops, 0..=TRUSTED_HOPS_MAX);
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        if let Some(name) = self.arm_header.as_deref().filter(|name| !name.bytes().all(is_plain)) {
+        let name = self.arm_header.as_deref().unwrap_or_default();
+        if !name.bytes().all(is_plain) {
+            let message = format!("{name:?} is not a header name of letters, digits and dashes");
+            findings.error(format!("{path}.armHeader"), message).help("such as x-serin-arm; an empty one turns it off");
+        } else if !name.is_empty() && !name.to_ascii_lowercase().starts_with("x-") {
             findings
-                .error(
-                    format!("{path}.armHeader"),
-                    format!("{name:?} is not a header name of letters, digits and dashes"),
-                )
-                .help("such as x-serin-arm; an empty one turns it off");
+                .error(format!("{path}.armHeader"), format!("{name:?} may be a field with a meaning of its own"))
+                .help("one that begins with x- has none, such as x-version");
         }
     }
 }
@@ -326,7 +328,7 @@ mod tests {
                 downstream: Some(Downstream { connections_max: Some(0), ..Downstream::default() }),
                 forwarding: Some(Forwarding {
                     trusted_hops: Some(-1),
-                    arm_header: Some("x arm".into()),
+                    arm_header: Some("Content-Length".into()),
                     ..Forwarding::default()
                 }),
                 ..SettingsSpec::default()
@@ -336,7 +338,7 @@ mod tests {
                 "spec.threads: 0 is less than 1",
                 "spec.downstream.connectionsMax: 0 is less than 1",
                 "spec.forwarding.trustedHops: -1 is less than 0",
-                "spec.forwarding.armHeader: \"x arm\" is not a header name of letters, digits and dashes",
+                "spec.forwarding.armHeader: \"Content-Length\" may be a field with a meaning of its own",
                 "spec.drain: -1s is less than 0s",
                 "spec.upstream.connectTimeout: 0s would end every request at once",
             ],

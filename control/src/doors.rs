@@ -23,6 +23,8 @@ const LOOK: Duration = Duration::from_secs(2);
 pub(crate) struct Kept {
     certificates: Arc<Certificates>,
     files: Vec<[PathBuf; 2]>,
+    /// What they were like then.
+    print: Option<u64>,
 }
 
 /// A listener as the edge takes it. Relative names of files are looked up from `folder`.
@@ -45,8 +47,9 @@ fn certificates(written: &ListenerTls, folder: &Path) -> Result<Kept> {
     let file = |name: &Option<String>| folder.join(name.as_deref().unwrap_or_default());
     let files: Vec<_> =
         written.certificates().iter().map(|files| [file(&files.certificate), file(&files.key)]).collect();
-    let certificates = Arc::new(Certificates::new(&read(&files)?)?);
-    Ok(Kept { certificates, files })
+    let pairs = read(&files)?;
+    let certificates = Arc::new(Certificates::new(&pairs)?);
+    Ok(Kept { certificates, files, print: print(&Ok(pairs)) })
 }
 
 fn read(files: &[[PathBuf; 2]]) -> Result<Vec<Pem>> {
@@ -71,7 +74,7 @@ fn authorities(file: &Path) -> Result<RootCertStore> {
 
 /// Puts certificates in force as their files change, until told to stop. What cannot be used is told once, and what was good stays.
 pub(crate) async fn keep(all: Vec<Kept>, stop: CancellationToken) {
-    let mut seen: Vec<Option<u64>> = all.iter().map(|kept| print(&read(&kept.files))).collect();
+    let mut seen: Vec<Option<u64>> = all.iter().map(|kept| kept.print).collect();
     let mut looks = tokio::time::interval(LOOK);
     while stop.run_until_cancelled(looks.tick()).await.is_some() {
         for (kept, seen) in all.iter().zip(&mut seen) {

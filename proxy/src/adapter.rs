@@ -21,6 +21,7 @@ use crate::counts::{Counting, Refusal};
 use crate::edit;
 use crate::forward::Origin;
 use crate::settings::Settings;
+use crate::streams::something_moves;
 use crate::thread::{Desk, ThreadRoute};
 use crate::view::HeaderView;
 
@@ -108,7 +109,7 @@ impl ProxyHttp for Adapter {
                 if let Some(answer) = cors.and_then(|cors| cors.preflight(&request)) {
                     return answer_preflight(session, &answer).await;
                 }
-                let answer_edits = cors.and_then(|cors| cors.answer(&request));
+                let answer_edits = cors.map(|cors| cors.answer(&request));
                 let attempt = Attempt::begin(route.clone(), decision.arm, decision.assignment);
                 let Decision { found, arm, endpoint, .. } = decision;
                 context.sent = Some(Sent { attempt, route, arm, endpoint, found, answer_edits, connects: 0 });
@@ -165,6 +166,28 @@ impl ProxyHttp for Adapter {
         error
     }
 
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        _: bool,
+        _: &mut Context,
+    ) -> Result<()> {
+        something_moves();
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        _: bool,
+        _: &mut Context,
+    ) -> Result<Option<Duration>> {
+        something_moves();
+        Ok(None)
+    }
+
     /// The head that a backend gets; see `direct/compose.rs`, which does the same.
     async fn upstream_request_filter(
         &self,
@@ -212,7 +235,7 @@ impl ProxyHttp for Adapter {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, _: &mut Context) -> FailToProxy {
-        let error_code = status_of(error);
+        let error_code = if awaits_client(session, error) { 408 } else { status_of(error) };
         if error_code > 0 && session.response_written().is_none_or(|head| head.status.is_informational()) {
             // The client may be gone by now; there is nobody else to tell.
             let _ = session.respond_error(error_code).await;
@@ -223,7 +246,9 @@ impl ProxyHttp for Adapter {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         session.set_pipelining_enabled(false);
         if let Some(sent) = &mut context.sent {
-            sent.attempt.end_as(classify(sent.attempt.status(), error));
+            let status = sent.attempt.status();
+            let is_clients = status.is_none() && error.is_some_and(|error| awaits_client(session, error));
+            sent.attempt.end_as(if is_clients { Outcome::ClientAbort } else { classify(status, error) });
             if let Some(error) = error {
                 tracing::debug!(arm = sent.arm.as_str(), path = session.req_header().uri.path(), %error, "request failed");
             }
@@ -248,6 +273,15 @@ async fn answer_preflight(session: &mut Session, answer: &HeaderEdits) -> Result
     edit::response(&mut head, answer)?;
     session.write_response_header(Box::new(head), true).await?;
     Ok(true)
+}
+
+/// Whether a backend was silent because the client was: not all of a body has come, and the client does not wait for a word before it. A
+/// backend that takes nothing of a body blocks a write instead.
+fn awaits_client(session: &mut Session, error: &Error) -> bool {
+    let is_silence = *error.esource() == ErrorSource::Upstream && *error.root_etype() == ErrorType::ReadTimedout;
+    let waits_for_a_word =
+        session.as_downstream().body_bytes_read() == 0 && session.get_header(http::header::EXPECT).is_some();
+    is_silence && !waits_for_a_word && !session.as_downstream_mut().is_body_done()
 }
 
 /// Whether the client speaks HTTP/1.0.

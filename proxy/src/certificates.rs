@@ -49,7 +49,8 @@ impl Certificates {
     /// Reads them. The first is for who asks for no name; for a name that several have, it is the earlier one.
     ///
     /// # Errors
-    /// If there is none, or one cannot be used: its key is another one's, or it has no name.
+    /// If there is none, or one cannot be used: its key is another one's, or it has no DNS name and so would never be shown (the first may
+    /// have none).
     pub fn new(pairs: &[Pem]) -> Result<Self, CertificateError> {
         Ok(Self { current: ArcSwap::from_pointee(Names::read(pairs)?) })
     }
@@ -71,7 +72,11 @@ impl Names {
         for pair in pairs {
             let wrong = |why: String| CertificateError { name: pair.name.clone(), why };
             let key = Arc::new(certified_key(pair).map_err(wrong)?);
-            for name in dns_names(&key).map_err(wrong)? {
+            let own_names = dns_names(&key).map_err(wrong)?;
+            if own_names.is_empty() && first.is_some() {
+                return Err(wrong("it has no DNS name, so no client would be shown it".to_owned()));
+            }
+            for name in own_names {
                 let (names, name) = match name.strip_prefix("*.") {
                     Some(parent) => (&mut below, parent),
                     None => (&mut exact, &*name),

@@ -25,6 +25,7 @@ use crate::direct::compose::{self, Afterwards};
 use crate::direct::{Admission, After, HEAD_BYTES_MAX, Lane};
 use crate::forward::Origin;
 use crate::settings::Settings;
+use crate::streams::Streams;
 use crate::transport::Over;
 
 /// How long a client is read that was answered before it had sent all, and between two reads: as nginx's `lingering_time` and
@@ -39,6 +40,8 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) struct Connections {
     pub(crate) lane: Arc<Lane>,
     pub(crate) proxy: Arc<HttpProxy<Adapter>>,
+    /// The same proxy, for connections of HTTP/2.
+    pub(crate) streams: Arc<Streams>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) counting: Arc<Counting>,
     /// Woken whenever a connection of this thread ends.
@@ -118,14 +121,19 @@ impl Connections {
                 None => return self.counting.refuse(Refusal::Handshake),
             },
         };
-        if stream.selected_alpn_proto() == Some(ALPN::H2) {
-            return Box::pin(self.http2(stream, &shutdown)).await;
-        }
+        let offers_http2 = stream.selected_alpn_proto() == Some(ALPN::H2);
         let mut connection = self.connection(stream);
-        if self.speaks_http2(&mut connection).await {
-            let Connection { stream: Some(stream), buffer, .. } = connection else { return };
-            let first = Bytes::copy_from_slice(buffer.unused());
-            return Box::pin(self.http2(Box::new(Over::Read(first, stream)), &shutdown)).await;
+        match (self.preface(&mut connection).await, offers_http2) {
+            (Preface::Http2, _) => {
+                let Connection { stream: Some(stream), buffer, .. } = connection else { return };
+                let first = Bytes::copy_from_slice(buffer.unused());
+                // Boxed, as other connections have no need of its room.
+                let served = ServerApp::process_new(&self.streams, Box::new(Over::Read(first, stream)), &shutdown);
+                return drop(served.await);
+            }
+            (Preface::Nothing, _) => return,
+            (Preface::Other, true) => return self.counting.refuse(Refusal::Malformed),
+            (Preface::Other, false) => {}
         }
         while self.one_request(&mut connection, &shutdown).await == After::Next {}
         if let Connection { stream: Some(mut stream), origin: Origin { is_tls: true, .. }, alarm, .. } = connection {
@@ -147,28 +155,28 @@ impl Connections {
         }
     }
 
-    /// Whether a client without TLS begins with HTTP/2, as it may where it knows that it is spoken (RFC 9113 section 3.3). No request begins
-    /// like its preface.
-    async fn speaks_http2(&self, connection: &mut Connection) -> bool {
+    /// Reads the begin of a connection, as far as it may be that of HTTP/2: with TLS both sides know, and without it a client may know by
+    /// itself (RFC 9113 section 3.3). No request begins like that.
+    async fn preface(&self, connection: &mut Connection) -> Preface {
         connection.alarm.set(self.settings.keep_alive_timeout);
-        while !connection.origin.is_tls && HTTP2_PREFACE.starts_with(connection.buffer.unused()) {
-            if connection.buffer.unused().len() == HTTP2_PREFACE.len() {
-                return true;
+        let mut is_begun = false;
+        loop {
+            match self.read_on(connection, is_begun).await {
+                Read::More => {}
+                Read::Over | Read::Late if !is_begun => return Preface::Nothing,
+                Read::Over | Read::Late => return Preface::Other,
             }
-            let is_begun = !connection.buffer.unused().is_empty();
-            if is_begun {
+            if !std::mem::replace(&mut is_begun, true) {
                 connection.alarm.set(self.settings.downstream_read_timeout);
             }
-            if self.read_on(connection, is_begun).await != Read::More {
-                break;
+            let come = connection.buffer.unused();
+            if come.starts_with(HTTP2_PREFACE) {
+                return Preface::Http2;
+            }
+            if !HTTP2_PREFACE.starts_with(come) {
+                return Preface::Other;
             }
         }
-        !connection.origin.is_tls && connection.buffer.unused().starts_with(HTTP2_PREFACE)
-    }
-
-    /// Gives a connection to Pingora, which calls the adapter for each of its requests.
-    async fn http2(&self, stream: Stream, shutdown: &ShutdownWatch) {
-        ServerApp::process_new(&self.proxy, stream, shutdown).await;
     }
 
     /// A connection that was just accepted.
@@ -393,6 +401,16 @@ fn is_worth_a_look(come: &[u8], looked_at: usize) -> bool {
     let new = &come[looked_at.saturating_sub(3)..];
     let is_ended = memchr::memmem::find(new, b"\n\r\n").is_some() || memchr::memmem::find(new, b"\n\n").is_some();
     is_ended || come.len() >= 2 * looked_at || come.len() >= HEAD_BYTES_MAX
+}
+
+/// How a connection begins.
+enum Preface {
+    /// As one of HTTP/2.
+    Http2,
+    /// In another way.
+    Other,
+    /// Not at all: the client has left, or said nothing.
+    Nothing,
 }
 
 /// How a read went.

@@ -122,7 +122,7 @@ impl Lane {
         if let Some(answer) = cors.and_then(|cors| cors.preflight(request)) {
             return Admission::Preflight { answer: Box::new(answer), used: used() };
         }
-        let answer_edits = cors.and_then(|cors| cors.answer(request)).map(Box::new);
+        let answer_edits = cors.map(|cors| Box::new(cors.answer(request)));
         if taken.is_ok() {
             out.clear();
             let (edits, entry) = (route.edits(), route.entry(decision.found));

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use pingora_core::apps::HttpServerOptions;
 use pingora_core::listeners::ListenerConfig;
 use pingora_core::protocols::l4::stream::L4BufferSettings;
 use pingora_core::server::Fds;
@@ -34,6 +33,7 @@ use crate::listen::{Listen, Tls};
 use crate::meters::Meters;
 use crate::published::Published;
 use crate::settings::Settings;
+use crate::streams::Streams;
 use crate::thread::Desk;
 use crate::tripwire::Tripped;
 
@@ -323,15 +323,13 @@ impl Worker {
             max_retries: ENDPOINTS_TRIED_MAX + 1,
             ..ServerConf::default()
         };
-        let mut proxy = pingora_proxy::http_proxy(&Arc::new(conf), adapter);
-        let mut options = HttpServerOptions::default();
-        // For connections that have begun so; Pingora cannot look again at what was read, and takes it for HTTP/2 then.
-        options.h2c = true;
-        options.h2_idle_timeout = Some(self.settings.keep_alive_timeout);
-        proxy.server_options = Some(options);
+        let proxy = Arc::new(pingora_proxy::http_proxy(&Arc::new(conf), adapter));
+        let silence = self.settings.downstream_read_timeout + self.settings.upstream_read_timeout;
+        let streams = Streams::new(proxy.clone(), watchman.clone(), silence, self.settings.keep_alive_timeout);
         Connections {
             lane: Arc::new(lane),
-            proxy: Arc::new(proxy),
+            proxy,
+            streams: Arc::new(streams),
             settings: self.settings.clone(),
             counting: self.handle.counting.clone(),
             ended: ended.clone(),

@@ -22,8 +22,8 @@ type Value = SmallVec<[u8; 128]>;
 /// What is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forwarding {
-    /// Proxies in front whose word is taken: what they add to `X-Forwarded-For` and `Forwarded` is passed on, and their
-    /// `X-Forwarded-Proto` and `X-Forwarded-Host`. With none, what a client sends of these is left out.
+    /// Proxies in front whose word is taken. With none, whatever a client sends of `X-Forwarded-*`, `X-Real-IP` and `Forwarded` is left out;
+    /// with any, it is passed on, added to, and theirs are `X-Forwarded-Proto` and `X-Forwarded-Host`.
     pub trusted_hops: u8,
     /// `X-Forwarded-For`, `-Proto` and `-Host`.
     pub x_forwarded: bool,
@@ -96,13 +96,16 @@ impl Forwarding {
         let is_untrusted = self.trusted_hops == 0;
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         (match name.len() {
+            9 if is("x-real-ip") => is_untrusted,
             9 => (self.forwarded || is_untrusted) && is("forwarded"),
             10 => self.trace_context && is("tracestate"),
             11 => self.trace_context && is("traceparent"),
             12 => self.request_id && is("x-request-id"),
-            15 => (self.x_forwarded || is_untrusted) && is("x-forwarded-for"),
-            16 => (self.x_forwarded || is_untrusted) && is("x-forwarded-host"),
-            17 => (self.x_forwarded || is_untrusted) && is("x-forwarded-proto"),
+            // There are many of these, and frameworks believe them: -Port, -Prefix, -Ssl, …
+            12.. if is_untrusted && begins_like(name, "x-forwarded-") => true,
+            15 => self.x_forwarded && is("x-forwarded-for"),
+            16 => self.x_forwarded && is("x-forwarded-host"),
+            17 => self.x_forwarded && is("x-forwarded-proto"),
             _ => false,
         }) || self.arm.as_deref().is_some_and(is)
     }
@@ -164,6 +167,10 @@ impl Forwarding {
             value.extend_from_slice(b", ");
         }
     }
+}
+
+fn begins_like(name: &str, prefix: &str) -> bool {
+    name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))
 }
 
 /// An element of `Forwarded` (RFC 7239 section 4). An IPv6 address, and a host with a port, need quotes.
@@ -284,7 +291,7 @@ mod tests {
         let ours = ["x-forwarded-for: 192.0.2.1", "x-forwarded-proto: http", "x-forwarded-host: shop:80"];
         check(&alone, &SPOOFED, PEER, &ours);
         check(&alone, &[], None, &ours[1..]);
-        let behind = Forwarding { trusted_hops: 1, ..alone };
+        let behind = Forwarding { trusted_hops: 1, ..alone.clone() };
         let theirs = [
             "forwarded: for=198.51.100.7",
             "x-forwarded-for: 198.51.100.7, 192.0.2.1",
@@ -293,6 +300,12 @@ mod tests {
         ];
         check(&behind, &SPOOFED, PEER, &theirs);
         check(&Forwarding { trusted_hops: 0, ..none.clone() }, &SPOOFED, PEER, &[]);
+        check(
+            &alone,
+            &[("X-Forwarded-Prefix", "/admin"), ("X-Real-IP", "198.51.100.7"), ("x-real", "1")],
+            None,
+            &["x-real: 1", ours[1], ours[2]],
+        );
         check(&none, &SPOOFED[..1], PEER, &["x-forwarded-for: 198.51.100.7"]);
     }
 

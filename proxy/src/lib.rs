@@ -25,6 +25,7 @@ mod meters;
 mod priority;
 mod published;
 mod settings;
+mod streams;
 mod thread;
 mod transport;
 mod tripwire;

@@ -13,7 +13,8 @@ pub struct Settings {
     /// Threads that carry requests, at least 1.
     pub threads: usize,
     /// Client connections at once, over all threads. Beyond this a connection is closed at once, so that memory stays
-    /// bounded: 6 KiB for each that is idle, and at most 400 KiB for each with the longest heads and bodies both ways.
+    /// bounded: 6 KiB for each that is idle, and at most 400 KiB for each with the longest heads and bodies both ways; TLS adds some 40 KiB, and
+    /// a connection of HTTP/2 has up to 100 streams, each with a head of 64 KiB and a window of as much.
     pub connections_max: usize,
     /// How long a client connection may stay without a request.
     pub keep_alive_timeout: Duration,

@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
@@ -16,6 +17,9 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::server::TlsStream;
+
+/// How long the last word may take, where Pingora says it: what was not sent yet has to go before it.
+const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// A connection over another one.
 #[derive(Debug)]
@@ -109,8 +113,8 @@ impl AsyncWrite for Over {
 #[async_trait]
 impl Shutdown for Over {
     async fn shutdown(&mut self) {
-        // Whoever has gone does not hear it.
-        let _ = AsyncWriteExt::shutdown(self).await;
+        // Whoever has gone does not hear it, and whoever does not read is not waited for.
+        let _ = tokio::time::timeout(SHUTDOWN, AsyncWriteExt::shutdown(self)).await;
     }
 }
 

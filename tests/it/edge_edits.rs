@@ -123,7 +123,9 @@ fn a_browser_of_another_origin_is_answered_as_the_policy_says() {
     run(async {
         let origins = vec![StringMatch::Exact("https://a.example".into())];
         let cors = Cors { origins, methods: Some("GET,PUT".into()), credentials: true, ..Cors::default() };
-        let edits = Edits { cors: Some(cors), ..Edits::default() };
+        // The policy wins over what the Canary sets beside it.
+        let response = header_edits(&[], &[("access-control-allow-credentials", "false")], &[]);
+        let edits = Edits { cors: Some(cors), response, ..Edits::default() };
         let answer = "HTTP/1.1 200 OK\r\naccess-control-allow-origin: *\r\ncontent-length: 2\r\n\r\nhi";
         let backend = WireBackend::saying(answer, Then::Keep).await;
         let route = Route { edits: Arc::new(edits), ..route(&[backend.address()], &[]) };
@@ -147,7 +149,7 @@ fn a_browser_of_another_origin_is_answered_as_the_policy_says() {
             );
             assert_eq!(ask("PUT", "a.example").await, ("hi".to_owned(), some("https://a.example"), None, some("true")));
             // Who may not is left to the backend.
-            assert_eq!(ask("OPTIONS", "b.example").await, ("hi".to_owned(), some("*"), None, None));
+            assert_eq!(ask("OPTIONS", "b.example").await, ("hi".to_owned(), some("*"), None, some("false")));
         }
         edge.settled(4).await;
     });

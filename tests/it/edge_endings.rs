@@ -139,9 +139,6 @@ fn a_backend_that_is_silent_after_an_upload_has_no_more_time_than_after_a_head()
 
 #[test]
 fn a_client_that_stops_within_its_body_is_the_one_who_failed() {
-    if !is_direct() {
-        return;
-    }
     run(async {
         let waits = WireBackend::saying(ok("hi"), Then::Keep).await;
         let patience = Duration::from_millis(300);

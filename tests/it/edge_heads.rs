@@ -1,7 +1,7 @@
 //! What never becomes a request: counted at the connection, answered where that makes sense, unknown to any version.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serin_proxy::{Refusal, Settings};
 use serin_tests::wait::until;
@@ -106,10 +106,13 @@ fn a_client_that_leaves_within_a_head_is_no_request() {
 #[test]
 fn a_connection_that_stays_silent_is_closed_and_nothing_is_refused() {
     run(async {
-        let impatient = Settings { keep_alive_timeout: Duration::from_millis(150), ..settings() };
+        let patience = Duration::from_secs(2);
+        let impatient = Settings { keep_alive_timeout: patience, ..settings() };
         let backend = WireBackend::saying(ok("hi"), Then::Keep).await;
         let edge = TestEdge::start(impatient, vec![route(&[backend.address()], &[])]);
+        let begun = Instant::now();
         assert_eq!(Wire::connect(edge.address).await.head().await, None);
+        assert!(begun.elapsed() < 2 * patience, "it has one such time, and not another one");
         assert_eq!(edge.handle.counts().refused.iter().sum::<u64>(), 0);
         assert_eq!(edge.handle.counts().connections_total, 1);
     });

@@ -1,9 +1,12 @@
 //! TLS and HTTP/2 at the front door, as clients that others have written see them.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
@@ -64,6 +67,10 @@ struct Door {
 
 impl Door {
     async fn open(pairs: &[Pem], clients: Option<Arc<RootCertStore>>) -> Self {
+        Self::open_by(pairs, clients, settings()).await
+    }
+
+    async fn open_by(pairs: &[Pem], clients: Option<Arc<RootCertStore>>, settings: Settings) -> Self {
         let backend = WireBackend::start(async |mut wire: Wire| {
             while let Some(request) = wire.request().await {
                 wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", request.body.len())).await;
@@ -73,7 +80,7 @@ impl Door {
         let backend = backend.await;
         let certificates = Arc::new(Certificates::new(pairs).expect("they can be used"));
         let tls = Tls { certificates: certificates.clone(), clients, http2: true };
-        let mut settings = Settings { forwarding: Forwarding::default(), ..settings() };
+        let mut settings = Settings { forwarding: Forwarding::default(), ..settings };
         settings.listen[0].tls = Some(tls);
         let other = [backend.address()];
         let edge = TestEdge::start(settings, vec![drawn(Arm::Canary, &other, &other)]);
@@ -87,17 +94,36 @@ impl Door {
     }
 }
 
-type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
+type Sender<B> = hyper::client::conn::http2::SendRequest<B>;
+
+/// A body of which nothing ever comes.
+struct Never;
+
+impl Body for Never {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        Poll::Pending
+    }
+}
 
 /// HTTP/2 on a connection.
-async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Sender {
+async fn http2<S, B>(stream: S) -> Sender<B>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: Body<Data = Bytes, Error = std::convert::Infallible> + Send + Unpin + 'static,
+{
     let made = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
     let (sender, connection) = made.expect("HTTP/2");
     tokio::spawn(connection);
     sender
 }
 
-async fn ask(sender: &mut Sender, request: Request<Full<Bytes>>) -> (Response<()>, Bytes) {
+async fn ask(sender: &mut Sender<Full<Bytes>>, request: Request<Full<Bytes>>) -> (Response<()>, Bytes) {
     let answer: Response<Incoming> = within("an answer", sender.send_request(request)).await.expect("an answer");
     let (parts, body) = answer.into_parts();
     (Response::from_parts(parts, ()), body.collect().await.expect("a whole body").to_bytes())
@@ -233,5 +259,59 @@ fn who_cannot_show_what_is_asked_for_does_not_come_in_and_is_counted() {
         let counted = async || Ok((door.edge.refused(Refusal::Handshake) == 3).then_some(()));
         until("three that did not come in", PATIENCE, counted).await.expect("they are counted");
         door.edge.settled(1).await;
+    });
+}
+
+#[test]
+fn who_agrees_on_http_2_and_then_is_silent_or_says_something_else_is_closed() {
+    run(async {
+        let shop = pair(&["shop.example"]);
+        let patience = Duration::from_millis(200);
+        let settings = Settings { downstream_read_timeout: patience, keep_alive_timeout: patience, ..settings() };
+        let door = Door::open_by(std::slice::from_ref(&shop), None, settings).await;
+        let connector = client(&[&shop], &["h2"], None);
+        for said in ["", "PRI * HT", "GET / HTTP/1.1\r\nhost: shop.example\r\n\r\n"] {
+            let mut stream = door.connect(&connector, "shop.example").await.expect("TLS");
+            stream.write_all(said.as_bytes()).await.expect("it is open");
+            // However it is closed, no answer comes.
+            assert!(!matches!(within("the end", stream.read(&mut [0; 64])).await, Ok(1..)), "{said:?}");
+        }
+        door.edge.settled(0).await;
+        assert!(door.backend.heads().is_empty());
+    });
+}
+
+#[test]
+fn a_stream_that_stalls_within_its_body_is_the_clients_failure() {
+    run(async {
+        let waits = WireBackend::saying(ok("hi"), Then::Keep).await;
+        let canary = [waits.address()];
+        let settings = Settings { upstream_read_timeout: Duration::from_millis(300), ..settings() };
+        let edge = TestEdge::start(settings, vec![drawn(Arm::Canary, &canary, &canary)]);
+        let mut sender = http2(TcpStream::connect(edge.address).await.expect("somebody listens")).await;
+        let request = Request::post("http://shop.example/").header("content-length", "5").body(Never);
+        let answer = within("an answer", sender.send_request(request.expect("a request"))).await.expect("an answer");
+        assert_eq!(answer.status(), hyper::StatusCode::REQUEST_TIMEOUT);
+        assert_counts(&edge.settled(1).await, Arm::Canary, OutcomeClass::ClientAbort, 1);
+    });
+}
+
+#[test]
+fn a_stream_whose_body_never_comes_is_ended() {
+    run(async {
+        let early = WireBackend::start(async |mut wire: Wire| {
+            wire.head().await.expect("a request");
+            wire.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+            wire.rest().await;
+        });
+        let (backend, patience) = (early.await, Duration::from_millis(200));
+        let canary = [backend.address()];
+        let settings = Settings { downstream_read_timeout: patience, upstream_read_timeout: patience, ..settings() };
+        let edge = TestEdge::start(settings, vec![drawn(Arm::Canary, &canary, &canary)]);
+        let mut sender = http2(TcpStream::connect(edge.address).await.expect("somebody listens")).await;
+        let request = Request::post("http://shop.example/").body(Never).expect("a request");
+        let answer = within("an answer", sender.send_request(request)).await.expect("an answer");
+        assert_eq!(answer.status(), hyper::StatusCode::OK);
+        edge.settled(1).await;
     });
 }

@@ -42,12 +42,13 @@ impl Cors {
         Some(HeaderEdits::of(&[], &fields))
     }
 
-    /// What is changed of the answer to a request of an origin that may. None for any other request.
-    pub fn answer(&self, request: &impl RequestView) -> Option<HeaderEdits> {
-        let origin = self.origin(request)?;
+    /// What is changed of an answer. One to another request than of an origin that may says only that it would be another one then, so
+    /// that no cache gives it to those.
+    pub fn answer(&self, request: &impl RequestView) -> HeaderEdits {
+        let Some(origin) = self.origin(request) else { return HeaderEdits::of(&[], &[("vary", "origin")]) };
         let mut fields = self.allowed(origin);
         fields.extend(self.exposed.as_deref().map(|exposed| ("access-control-expose-headers", exposed)));
-        Some(HeaderEdits::of(&ANSWERED, &fields))
+        HeaderEdits::of(&ANSWERED, &fields)
     }
 
     /// The origin of a request, if it may. More than one is no origin (Fetch standard, section 3.2).
@@ -108,7 +109,7 @@ mod tests {
     #[test]
     fn answers_say_who_may_and_what_a_backend_says_of_it_is_left_out() {
         let cors = Cors { exposed: Some("x-b".into()), ..shop() };
-        let edits = cors.answer(&from("https://shop.example")).expect("it may");
+        let edits = cors.answer(&from("https://shop.example"));
         assert!(edits.drops("Access-Control-Allow-Origin") && !edits.drops("vary"));
         check(
             Some(edits),
@@ -117,9 +118,10 @@ mod tests {
                  access-control-expose-headers: x-b\n",
             ),
         );
-        check(cors.answer(&from("null")), None);
-        check(cors.answer(&request(&[])), None);
+        let other = Some("vary: origin\n");
+        check(Some(cors.answer(&from("null"))), other);
+        check(Some(cors.answer(&request(&[]))), other);
         let twice = request(&[("origin", "https://shop.example"), ("origin", "https://shop.example")]);
-        check(cors.answer(&twice), None);
+        check(Some(cors.answer(&twice)), other);
     }
 }

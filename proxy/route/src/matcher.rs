@@ -104,12 +104,19 @@ pub(crate) struct Rank {
     has_method: bool,
     headers: usize,
     parameters: usize,
+    /// Conditions that Gateway API does not have.
+    others: usize,
 }
 
 impl Match {
     /// An entry of conditions on headers alone.
     pub fn on(headers: Vec<HeaderMatch>) -> Self {
         Self { headers, ..Self::default() }
+    }
+
+    /// An entry that no request meets: methods are not empty.
+    pub fn nobody() -> Self {
+        Self { method: Some(StringMatch::Exact("".into())), ..Self::default() }
     }
 
     /// Whether this request meets every condition.
@@ -142,6 +149,7 @@ impl Match {
             has_method: self.method.is_some(),
             headers: self.headers.len() + self.without_headers.len(),
             parameters: self.parameters.len(),
+            others: usize::from(self.scheme.is_some()) + usize::from(self.authority.is_some()),
         }
     }
 }

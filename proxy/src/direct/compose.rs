@@ -88,7 +88,9 @@ pub(crate) fn response(
             field(out, header.name, header.value);
         }
     }
-    appended(out, edits);
+    for (name, value) in edits.appended().filter(|(name, _)| own.is_none_or(|own| !own.drops(name))) {
+        field(out, name, value.as_bytes());
+    }
     if let Some(own) = own {
         appended(out, own);
     }

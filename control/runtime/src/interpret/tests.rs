@@ -128,6 +128,14 @@ fn checklist_113_parameters_are_conditions_and_labels_of_callers_match_nobody() 
 }
 
 #[test]
+fn a_service_for_callers_with_labels_alone_is_for_nobody() {
+    for entry in ["sourceLabels: {app: b}", "sourceNamespace: web"] {
+        let service = format!("service: {{port: 80, match: [{{{entry}}}]}}");
+        assert_eq!(workload(&service, RATE).routing.matches[..], [Match::nobody()], "{entry}");
+    }
+}
+
+#[test]
 fn checklist_114_conditions_of_service_and_analysis_are_combined() {
     let service = "service:\n  port: 80\n  match:\n  - uri: {prefix: /shop}\n    headers: {x-user: {regex: '.+'}}\n  - method: {exact: GET}\n";
     let routing = workload(service, "stepWeight: 20\nmatch:\n- headers: {x-user: {exact: insider}}\n").routing;

@@ -65,6 +65,10 @@ impl<K: FnMut(Problem)> Written<'_, K> {
         let analysis = canary.spec.analysis.as_ref().map(serin_config::Analysis::matches).unwrap_or_default();
         let served = service.iter().enumerate().filter_map(|(index, entry)| self.service_entry(index, entry));
         let mut served: Vec<Match> = served.collect();
+        if served.is_empty() && !service.is_empty() {
+            // No entries at all would mean everybody.
+            served.push(Match::nobody());
+        }
         if analysis.is_empty() {
             return (served, Audience::Everyone);
         }

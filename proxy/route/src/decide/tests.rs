@@ -213,6 +213,18 @@ fn routes_for_one_host_are_tried_as_gateway_api_ranks_them() {
 }
 
 #[test]
+fn a_route_with_a_condition_of_its_own_comes_before_one_for_everybody_whatever_their_names() {
+    let https = || vec![Match { scheme: Some(exact("https")), ..Match::default() }];
+    let secure = Request { scheme: "https", ..to("/") };
+    for (entries, expected) in [(vec![vec![], https()], [0, 1]), (vec![https(), vec![]], [1, 0])] {
+        let table = shared(entries);
+        let find = |request| table.find(request).map(|found| found.route.0);
+        assert_eq!([find(&to("/")), find(&secure)], expected.map(Some));
+    }
+    assert_eq!(shared(vec![vec![Match::nobody()]]).find(&to("/")), None);
+}
+
+#[test]
 fn what_no_condition_of_a_host_takes_goes_to_a_wider_host() {
     let narrow = Route {
         canary: CanaryKey::new("default", "narrow"),
