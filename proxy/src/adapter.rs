@@ -276,7 +276,7 @@ async fn answer_preflight(session: &mut Session, answer: &HeaderEdits) -> Result
 }
 
 /// Whether a backend was silent because the client was: not all of a body has come, and the client does not wait for a word before it. A
-/// backend that takes nothing of a body blocks a write instead.
+/// backend that takes nothing of a body blocks a write instead, which has less time.
 fn awaits_client(session: &mut Session, error: &Error) -> bool {
     let is_silence = *error.esource() == ErrorSource::Upstream && *error.root_etype() == ErrorType::ReadTimedout;
     let waits_for_a_word =

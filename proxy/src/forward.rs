@@ -152,7 +152,7 @@ impl Forwarding {
         if !value.is_empty() {
             say("x-forwarded-for", value);
         }
-        let trusted = |name| request.header(name).next().filter(|_| self.trusted_hops > 0);
+        let trusted = |name| if self.trusted_hops > 0 { request.header(name).next() } else { None };
         say("x-forwarded-proto", trusted("x-forwarded-proto").unwrap_or_else(|| request.scheme().as_bytes()));
         if let Some(host) = trusted("x-forwarded-host").or_else(|| request.authority()) {
             say("x-forwarded-host", host);
@@ -162,7 +162,10 @@ impl Forwarding {
     /// What trusted proxies have said in this field, with a comma after it. All of it is passed on: how far back it can be believed is for
     /// the reader, who counts from the end.
     fn earlier(&self, request: &impl RequestView, name: &str, value: &mut Value) {
-        for came in request.header(name).filter(|came| self.trusted_hops > 0 && !came.is_empty()) {
+        if self.trusted_hops == 0 {
+            return;
+        }
+        for came in request.header(name).filter(|came| !came.is_empty()) {
             value.extend_from_slice(came);
             value.extend_from_slice(b", ");
         }
@@ -210,8 +213,21 @@ fn trace(request: &impl RequestView, value: &mut Value, say: &mut impl FnMut(&st
         return;
     }
     value.clear();
-    let _ = write!(value, "00-{:032x}-{:016x}-00", fastrand::u128(1..), fastrand::u64(1..));
+    value.extend_from_slice(b"00-");
+    hex(value, &fastrand::u128(1..).to_be_bytes());
+    value.push(b'-');
+    hex(value, &fastrand::u64(1..).to_be_bytes());
+    value.extend_from_slice(b"-00");
     say("traceparent", value);
+}
+
+/// Appends bytes as digits, without a formatter in each request.
+fn hex(value: &mut Value, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        value.push(DIGITS[usize::from(byte >> 4)]);
+        value.push(DIGITS[usize::from(byte & 15)]);
+    }
 }
 
 /// Version, trace, parent and flags, in lower case; neither of the two is all zeros (W3C Trace Context, section 3.2.2). A later version may

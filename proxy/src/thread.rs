@@ -145,7 +145,9 @@ fn peer(address: SocketAddr, settings: &Settings) -> HttpPeer {
     options.connection_timeout = Some(settings.connect_timeout);
     options.total_connection_timeout = Some(settings.connect_timeout);
     options.read_timeout = Some(settings.upstream_read_timeout);
-    options.write_timeout = Some(settings.upstream_write_timeout);
+    // Sooner than silence is one: a backend that takes nothing of a body is to be found by that, and not by the answer that it cannot give
+    // (`awaits_client`).
+    options.write_timeout = Some(settings.upstream_write_timeout.min(settings.upstream_read_timeout * 9 / 10));
     options.idle_timeout = Some(settings.upstream_idle_timeout);
     peer
 }

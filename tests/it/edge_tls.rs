@@ -297,6 +297,25 @@ fn a_stream_that_stalls_within_its_body_is_the_clients_failure() {
 }
 
 #[test]
+fn a_backend_that_takes_nothing_of_a_stream_is_the_one_who_failed() {
+    run(async {
+        let deaf = WireBackend::start(async |mut wire: Wire| {
+            wire.head().await.expect("a request");
+            std::future::pending::<()>().await;
+        });
+        let (backend, patience) = (deaf.await, Duration::from_millis(500));
+        let canary = [backend.address()];
+        let settings = Settings { upstream_read_timeout: patience, upstream_write_timeout: patience, ..settings() };
+        let edge = TestEdge::start(settings, vec![drawn(Arm::Canary, &canary, &canary)]);
+        let mut sender = http2(TcpStream::connect(edge.address).await.expect("somebody listens")).await;
+        // More than all buffers on the way hold.
+        let (answer, _) = ask(&mut sender, post("http", vec![b'x'; 16 << 20])).await;
+        assert_eq!(answer.status(), hyper::StatusCode::GATEWAY_TIMEOUT);
+        assert_counts(&edge.settled(1).await, Arm::Canary, OutcomeClass::Timeout, 1);
+    });
+}
+
+#[test]
 fn a_stream_whose_body_never_comes_is_ended() {
     run(async {
         let early = WireBackend::start(async |mut wire: Wire| {
