@@ -9,7 +9,7 @@ use serin_route::{Endpoint, Generation, Host, Route, RouteTable};
 use serin_tests::wait::until;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::wire::PATIENCE;
+use crate::wire::{PATIENCE, WireBackend};
 
 /// A request without a body.
 pub(crate) const GET: &str = "GET /a?b HTTP/1.1\r\nhost: podinfo\r\n\r\n";
@@ -122,6 +122,11 @@ pub(crate) fn drawn(arm: Arm, endpoints: &[SocketAddr], other: &[SocketAddr]) ->
         Arm::Canary => (other, endpoints, (1 << 32) - 1),
     };
     Route { coin: Coin::from_k(k).expect("k is at most 2^32"), ..route(primary, canary) }
+}
+
+/// An edge whose requests all meet this backend as the canary.
+pub(crate) fn tried(settings: Settings, canary: &WireBackend) -> TestEdge {
+    TestEdge::start(settings, vec![drawn(Arm::Canary, &[canary.address()], &[canary.address()])])
 }
 
 /// The coin of a percentage.

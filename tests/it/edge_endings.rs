@@ -7,7 +7,7 @@ use serin_proxy::{Refusal, Settings};
 use serin_route::Host;
 use serin_tests::wait::until;
 
-use crate::edge::{GET, TestEdge, assert_counts, drawn, is_direct, route, run, settings};
+use crate::edge::{GET, TestEdge, assert_counts, is_direct, route, run, settings, tried};
 use crate::wire::{PATIENCE, Then, Wire, WireBackend, ok};
 
 /// What is announced; an eighth of it is sent.
@@ -17,11 +17,6 @@ const ENDLESS: usize = 32 << 20;
 fn one_host(backend: &WireBackend, settings: Settings) -> TestEdge {
     let hosts = vec![Host::parse("podinfo").expect("a host")];
     TestEdge::start(settings, vec![serin_route::Route { hosts, ..route(&[backend.address()], &[]) }])
-}
-
-/// An edge whose requests all meet this backend as the canary.
-fn tried(settings: Settings, canary: &WireBackend) -> TestEdge {
-    TestEdge::start(settings, vec![drawn(Arm::Canary, &[canary.address()], &[canary.address()])])
 }
 
 #[test]

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::edge::{TestEdge, assert_counts, drawn, run, settings};
+use crate::edge::{TestEdge, assert_counts, run, settings, tried};
 use crate::wire::{PATIENCE, Then, Wire, WireBackend, ok, within};
 
 /// A certificate for these names that has signed itself.
@@ -82,8 +82,7 @@ impl Door {
         let tls = Tls { certificates: certificates.clone(), clients, http2: true };
         let mut settings = Settings { forwarding: Forwarding::default(), ..settings };
         settings.listen[0].tls = Some(tls);
-        let other = [backend.address()];
-        let edge = TestEdge::start(settings, vec![drawn(Arm::Canary, &other, &other)]);
+        let edge = tried(settings, &backend);
         Self { edge, backend, certificates }
     }
 
@@ -167,8 +166,7 @@ fn http_1_and_http_2_are_spoken_over_tls_as_the_client_wants() {
 fn http_2_is_spoken_without_tls_to_who_begins_with_it() {
     run(async {
         let backend = WireBackend::saying(ok("hi"), Then::Keep).await;
-        let canary = [backend.address()];
-        let edge = TestEdge::start(settings(), vec![drawn(Arm::Canary, &canary, &canary)]);
+        let edge = tried(settings(), &backend);
         let mut sender = http2(TcpStream::connect(edge.address).await.expect("somebody listens")).await;
         let request = Request::get("http://shop.example/a?b").header("cookie", "a=1").header("cookie", "b=2");
         let request = request.body(Full::default()).expect("a request");
@@ -285,9 +283,8 @@ fn who_agrees_on_http_2_and_then_is_silent_or_says_something_else_is_closed() {
 fn a_stream_that_stalls_within_its_body_is_the_clients_failure() {
     run(async {
         let waits = WireBackend::saying(ok("hi"), Then::Keep).await;
-        let canary = [waits.address()];
         let settings = Settings { upstream_read_timeout: Duration::from_millis(300), ..settings() };
-        let edge = TestEdge::start(settings, vec![drawn(Arm::Canary, &canary, &canary)]);
+        let edge = tried(settings, &waits);
         let mut sender = http2(TcpStream::connect(edge.address).await.expect("somebody listens")).await;
         let request = Request::post("http://shop.example/").header("content-length", "5").body(Never);
         let answer = within("an answer", sender.send_request(request.expect("a request"))).await.expect("an answer");
@@ -304,9 +301,8 @@ fn a_backend_that_takes_nothing_of_a_stream_is_the_one_who_failed() {
             std::future::pending::<()>().await;
         });
         let (backend, patience) = (deaf.await, Duration::from_millis(500));
-        let canary = [backend.address()];
         let settings = Settings { upstream_read_timeout: patience, upstream_write_timeout: patience, ..settings() };
-        let edge = TestEdge::start(settings, vec![drawn(Arm::Canary, &canary, &canary)]);
+        let edge = tried(settings, &backend);
         let mut sender = http2(TcpStream::connect(edge.address).await.expect("somebody listens")).await;
         // More than all buffers on the way hold.
         let (answer, _) = ask(&mut sender, post("http", vec![b'x'; 16 << 20])).await;
@@ -324,9 +320,8 @@ fn a_stream_whose_body_never_comes_is_ended() {
             wire.rest().await;
         });
         let (backend, patience) = (early.await, Duration::from_millis(200));
-        let canary = [backend.address()];
         let settings = Settings { downstream_read_timeout: patience, upstream_read_timeout: patience, ..settings() };
-        let edge = TestEdge::start(settings, vec![drawn(Arm::Canary, &canary, &canary)]);
+        let edge = tried(settings, &backend);
         let mut sender = http2(TcpStream::connect(edge.address).await.expect("somebody listens")).await;
         let request = Request::post("http://shop.example/").body(Never).expect("a request");
         let answer = within("an answer", sender.send_request(request)).await.expect("an answer");
