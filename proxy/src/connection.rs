@@ -121,9 +121,9 @@ impl Connections {
                 None => return self.counting.refuse(Refusal::Handshake),
             },
         };
-        let offers_http2 = stream.selected_alpn_proto() == Some(ALPN::H2);
+        let agreed_on_http2 = stream.selected_alpn_proto() == Some(ALPN::H2);
         let mut connection = self.connection(stream);
-        match (self.preface(&mut connection).await, offers_http2) {
+        match (self.preface(&mut connection).await, agreed_on_http2) {
             (Preface::Http2, _) => {
                 let Connection { stream: Some(stream), buffer, .. } = connection else { return };
                 let first = Bytes::copy_from_slice(buffer.unused());

@@ -91,7 +91,7 @@ impl Forwarding {
         }
     }
 
-    /// Whether a field that came is left out: [`Self::tell`] says again what is to stay of it.
+    /// Whether a field that came is left out: [`Self::tell`] says again what is to stay of it, so what is told has its place in both.
     pub(crate) fn replaces(&self, name: &str) -> bool {
         let is_untrusted = self.trusted_hops == 0;
         let is = |other: &str| name.eq_ignore_ascii_case(other);
@@ -102,7 +102,7 @@ impl Forwarding {
             11 => self.trace_context && is("traceparent"),
             12 => self.request_id && is("x-request-id"),
             // There are many of these, and frameworks believe them: -Port, -Prefix, -Ssl, …
-            12.. if is_untrusted && begins_like(name, "x-forwarded-") => true,
+            13.. if is_untrusted && begins_like(name, "x-forwarded-") => true,
             15 => self.x_forwarded && is("x-forwarded-for"),
             16 => self.x_forwarded && is("x-forwarded-host"),
             17 => self.x_forwarded && is("x-forwarded-proto"),

@@ -37,6 +37,7 @@ impl Streams {
         let mut options = HttpServerOptions::default();
         // For connections that have begun so; Pingora cannot look again at what was read, and takes it for HTTP/2 then.
         options.h2c = true;
+        // Streams at once and heads are bounded by Pingora's defaults; see `Settings::connections_max`.
         options.h2_idle_timeout = Some(idle);
         Self { proxy, watchman, silence, options }
     }

@@ -225,11 +225,12 @@ impl HeaderMatch {
         let mut values = request.header(&self.name);
         let Some(first) = values.next() else { return false };
         let Some(second) = values.next() else { return self.value.matches(first) };
+        let mut values = [first, second].into_iter().chain(values);
         if &*self.name != "cookie" {
-            return self.value.matches(first) || self.value.matches(second) || values.any(|v| self.value.matches(v));
+            return values.any(|value| self.value.matches(value));
         }
         // HTTP/2 may split one Cookie header into several; patterns are written for the joined form (RFC 9113 §8.2.3).
-        let joined = [first, second].into_iter().chain(values).collect::<Vec<_>>().join(&b"; "[..]);
+        let joined = values.collect::<Vec<_>>().join(&b"; "[..]);
         self.value.matches(&joined)
     }
 }

@@ -54,7 +54,7 @@ pub struct Force {
 /// A host that a route answers for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Host {
-    /// Every host that no other route names.
+    /// Every host; asked last, where no route that names the host takes the request.
     Any,
     /// This name, in lower case, without a port.
     Exact(Box<str>),

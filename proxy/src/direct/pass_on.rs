@@ -107,6 +107,7 @@ impl<W: AsyncWrite + Unpin> Side for Uploading<'_, W> {
     }
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {
+        // Its other half is being read meanwhile.
         None
     }
 

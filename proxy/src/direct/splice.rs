@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::buffer::Buffer;
 
-/// What is left of a body from which on it pays: below, a copy costs less than the calls.
+/// What is left of a body or chunk from which on it pays: below, a copy costs less than the calls.
 pub(super) const WORTH_BYTES: u64 = 16 * 1024;
 /// Bytes passed on at once. A client that does not read makes us hold as many in memory.
 pub(super) const ONCE_BYTES: usize = 128 * 1024;

@@ -77,14 +77,9 @@ impl<K: FnMut(Problem)> Written<'_, K> {
         if service.is_empty() {
             return (served, Audience::Matching(invited));
         }
-        let or = |one: &Vec<_>, other: &Vec<_>| if one.is_empty() { other.clone() } else { one.clone() };
         let combine = |invited: &Match, served: &Match| Match {
             headers: or(&invited.headers, &served.headers),
-            parameters: if invited.parameters.is_empty() {
-                served.parameters.clone()
-            } else {
-                invited.parameters.clone()
-            },
+            parameters: or(&invited.parameters, &served.parameters),
             ..served.clone()
         };
         let combined: Vec<Match> =
@@ -306,4 +301,9 @@ impl<K: FnMut(Problem)> Written<'_, K> {
         }
         value.replace("%%", "%")
     }
+}
+
+/// The first list, or the other one if that is empty.
+fn or<T: Clone>(one: &[T], other: &[T]) -> Vec<T> {
+    if one.is_empty() { other } else { one }.to_vec()
 }
