@@ -3,32 +3,36 @@
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_core::{Error, ErrorSource, ErrorType, Result, RetryType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use serin_measure::{Arm, Outcome};
-use serin_route::{Decision, Found, HeaderEdits, Unrouted};
+use serin_route::{Decision, Found, HeaderEdits, TryEnd, Unrouted};
 
 use crate::attempt::Attempt;
 use crate::connection::Taken;
 use crate::counts::{Counting, Refusal};
-use crate::edit;
 use crate::forward::Origin;
+use crate::limits::{set_deadline, something_moves};
 use crate::settings::Settings;
-use crate::streams::something_moves;
-use crate::thread::{Desk, ThreadRoute};
+use crate::thread::{Decided, Desk, ThreadRoute};
+use crate::tries::Tries;
 use crate::view::HeaderView;
+use crate::{edit, grpc};
 
 /// Endpoints tried when connecting fails before a byte was sent. Both arms alike, and never the other arm.
 pub(crate) const ENDPOINTS_TRIED_MAX: usize = 3;
 /// How long an unread request body is drained after an early answer, before the connection is closed instead.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest body that is taken to come with its head, in bytes: what a client sends before it has to wait for a window (RFC 9113
+/// section 6.9.2).
+const SHORT_BYTES: u64 = 65_535;
 
 pub(crate) struct Adapter {
     pub(crate) desk: Arc<Desk>,
@@ -52,12 +56,79 @@ struct Sent {
     /// What is changed of its answer alone.
     answer_edits: Option<HeaderEdits>,
     connects: usize,
+    tries: Tries,
+    /// It is one of gRPC.
+    is_grpc: bool,
+    /// An answer of plain HTTP to gRPC is made one without a body.
+    is_translated: bool,
+    deadline: Deadline,
+}
+
+/// When a request has to be over.
+#[derive(Debug, Clone, Copy)]
+enum Deadline {
+    /// At no time.
+    Never,
+    /// Then.
+    At(Instant),
+    /// So long after all of it has come.
+    AfterBody(Duration),
+}
+
+impl Deadline {
+    /// A request of gRPC has the time that it says, from its head on. A route's own time begins when all has come, which a short body is
+    /// taken to have.
+    fn of(session: &mut Session, is_grpc: bool, timeout: Option<Duration>) -> Self {
+        let own = if is_grpc { grpc::timeout(session.req_header()) } else { None };
+        let length =
+            session.get_header(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let is_short =
+            session.as_downstream_mut().is_body_empty() || length.is_some_and(|length: u64| length <= SHORT_BYTES);
+        match (own, timeout) {
+            (None, None) => Self::Never,
+            (Some(own), timeout) => Self::At(Instant::now() + timeout.map_or(own, |timeout| timeout.min(own))),
+            (None, Some(timeout)) if is_short => Self::At(Instant::now() + timeout),
+            (None, Some(timeout)) => Self::AfterBody(timeout),
+        }
+    }
+
+    fn left(self) -> Option<Duration> {
+        match self {
+            Self::At(then) => Some(then.saturating_duration_since(Instant::now())),
+            Self::Never | Self::AfterBody(_) => None,
+        }
+    }
+
+    fn has_passed(self) -> bool {
+        self.left().is_some_and(|left| left.is_zero())
+    }
+}
+
+/// The error of an answer that is given up for another try.
+const AGAIN: ErrorType = ErrorType::Custom("another try");
+
+impl Sent {
+    /// Whether there is another try after one that ended so. If there is, the one that failed is counted.
+    fn try_again(&mut self, session: &Session, end: TryEnd, outcome: Outcome) -> bool {
+        let is_idempotent = session.req_header().method.is_idempotent();
+        let is_another = !self.deadline.has_passed() && self.tries.take(&self.route, end, is_idempotent);
+        if is_another {
+            self.attempt.try_again_after(outcome);
+            self.endpoint = (self.endpoint + 1) % self.route.addresses(self.arm).len();
+            self.connects = 0;
+        }
+        is_another
+    }
 }
 
 impl Adapter {
     async fn refuse(&self, session: &mut Session, why: Refusal, status: u16, text: &'static str) -> Result<bool> {
         self.counting.refuse(why);
-        session.respond_error_with_body(status, Bytes::from_static(text.as_bytes())).await?;
+        if grpc::is_grpc(session.req_header()) {
+            session.as_downstream_mut().write_error_response(grpc::answer(status, text, false)?, Bytes::new()).await?;
+        } else {
+            session.respond_error_with_body(status, Bytes::from_static(text.as_bytes())).await?;
+        }
         Ok(true)
     }
 }
@@ -102,17 +173,41 @@ impl ProxyHttp for Adapter {
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         let scheme = origin(session).scheme();
-        match self.desk.decide(&HeaderView { head: session.req_header(), scheme }) {
-            Ok((decision, route)) => {
+        match self.desk.decide(&HeaderView { head: session.req_header(), scheme }, |_| true) {
+            // It takes everything.
+            Ok(Decided::NotTaken) => Error::e_explain(ErrorType::InternalError, "not taken"),
+            Ok(Decided::Taken(decision, route)) => {
                 let request = HeaderView { head: session.req_header(), scheme };
                 let cors = route.edits().cors.as_ref();
                 if let Some(answer) = cors.and_then(|cors| cors.preflight(&request)) {
                     return answer_preflight(session, &answer).await;
                 }
                 let answer_edits = cors.map(|cors| cors.answer(&request));
-                let attempt = Attempt::begin(route.clone(), decision.arm, decision.assignment);
+                let mut attempt = Attempt::begin(route.clone(), decision.arm, decision.assignment);
+                let is_grpc = grpc::is_grpc(request.head);
+                if is_grpc {
+                    attempt.is_of_grpc();
+                }
+                route.budget.earn();
+                let (tries, is_translated) = (Tries::of(route.upstream()), false);
+                let deadline = Deadline::of(session, is_grpc, route.upstream().timeout);
+                if let Some(left) = deadline.left() {
+                    set_deadline(left);
+                }
                 let Decision { found, arm, endpoint, .. } = decision;
-                context.sent = Some(Sent { attempt, route, arm, endpoint, found, answer_edits, connects: 0 });
+                context.sent = Some(Sent {
+                    attempt,
+                    route,
+                    arm,
+                    endpoint,
+                    found,
+                    answer_edits,
+                    connects: 0,
+                    tries,
+                    is_grpc,
+                    is_translated,
+                    deadline,
+                });
                 Ok(false)
             }
             Err(Unrouted::UnknownHost) => {
@@ -126,13 +221,24 @@ impl ProxyHttp for Adapter {
 
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
         let sent = context.sent.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "not routed"))?;
-        Ok(Box::new(sent.route.peers(sent.arm)[sent.endpoint].clone()))
+        let mut peer = Box::new(sent.route.peers(sent.arm)[sent.endpoint].clone());
+        let limits = [sent.deadline.left(), sent.route.upstream().retries.try_timeout];
+        if let Some(limit) = limits.into_iter().flatten().min() {
+            let options = &mut peer.options;
+            for time in
+                [&mut options.connection_timeout, &mut options.total_connection_timeout, &mut options.read_timeout]
+            {
+                // Pingora takes no time at all for no limit.
+                *time = time.map(|time| time.min(limit).max(Duration::from_millis(1)));
+            }
+        }
+        Ok(peer)
     }
 
     /// Nothing was sent yet, so another endpoint of the same arm may be tried; a killed pod then costs nothing.
     fn fail_to_connect(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         _: &HttpPeer,
         context: &mut Context,
         mut error: Box<Error>,
@@ -140,29 +246,50 @@ impl ProxyHttp for Adapter {
         let Some(sent) = &mut context.sent else { return error };
         sent.connects += 1;
         let endpoints = sent.route.peers(sent.arm).len();
-        let another = sent.connects < ENDPOINTS_TRIED_MAX.min(endpoints);
+        let mut another = sent.connects < ENDPOINTS_TRIED_MAX.min(endpoints) && !sent.deadline.has_passed();
         if another {
             sent.endpoint = (sent.endpoint + 1) % endpoints;
+        } else if sent.try_again(session, TryEnd::NotConnected, upstream(false, error.root_etype())) {
+            another = true;
         }
         error.set_retry(another);
         error
     }
 
-    /// A request that may be repeated is sent once more in the same arm if the reused connection turned out dead.
+    /// A request is sent once more in the same arm if no backend has looked at it, or if it may be repeated and the reused connection
+    /// turned out dead; then as its route says.
     fn error_while_proxy(
         &self,
         _: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        _: &mut Context,
+        context: &mut Context,
         client_reused: bool,
     ) -> Box<Error> {
-        let answered = session.response_written().is_some();
-        if answered || !session.req_header().method.is_idempotent() || session.as_ref().retry_buffer_truncated() {
+        let answered = session.response_written().is_some_and(|head| !head.status.is_informational());
+        let can_repeat = !answered && !session.as_ref().retry_buffer_truncated();
+        // Pingora has decided where HTTP/2 says that nobody has looked at it (RFC 9113 section 8.7), and in our own `Again`.
+        let is_untouched = error.retry == RetryType::Decided(true);
+        let is_stale =
+            client_reused && error.retry == RetryType::ReusedOnly && session.req_header().method.is_idempotent();
+        let Some(sent) = context.sent.as_mut().filter(|_| can_repeat) else {
             error.set_retry(false);
+            return error;
+        };
+        let is_another = if is_untouched && *error.root_etype() == AGAIN {
+            true
+        } else if (is_untouched || is_stale) && sent.connects < ENDPOINTS_TRIED_MAX && !sent.deadline.has_passed() {
+            // As many as there are endpoints to be met in that state.
+            sent.connects += 1;
+            sent.attempt.send_again();
+            true
         } else {
-            error.retry.decide_reuse(client_reused);
-        }
+            let is_backends = *error.esource() == ErrorSource::Upstream;
+            let end = if is_untouched { TryEnd::Refused } else { TryEnd::NoAnswer };
+            let outcome = classify(sent.attempt.status(), &error);
+            is_backends && !awaits_client(session, &error) && sent.try_again(session, end, outcome)
+        };
+        error.set_retry(is_another);
         error
     }
 
@@ -170,21 +297,39 @@ impl ProxyHttp for Adapter {
         &self,
         _: &mut Session,
         _: &mut Option<Bytes>,
-        _: bool,
-        _: &mut Context,
+        is_end: bool,
+        context: &mut Context,
     ) -> Result<()> {
         something_moves();
+        if let Some(Sent { deadline: Deadline::AfterBody(limit), .. }) = context.sent.as_ref().filter(|_| is_end) {
+            set_deadline(*limit);
+        }
         Ok(())
     }
 
     fn response_body_filter(
         &self,
         _: &mut Session,
-        _: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         _: bool,
-        _: &mut Context,
+        context: &mut Context,
     ) -> Result<Option<Duration>> {
         something_moves();
+        if context.sent.as_ref().is_some_and(|sent| sent.is_translated) {
+            *body = None;
+        }
+        Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _: &mut Session,
+        trailers: &mut http::HeaderMap,
+        context: &mut Context,
+    ) -> Result<Option<Bytes>> {
+        if let (Some(sent), Some(status)) = (&mut context.sent, grpc::status(trailers)) {
+            sent.attempt.grpc_status(status);
+        }
         Ok(None)
     }
 
@@ -203,13 +348,26 @@ impl ProxyHttp for Adapter {
 
     async fn upstream_response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         head: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
         let is_final = !head.status.is_informational() || head.status == http::StatusCode::SWITCHING_PROTOCOLS;
-        if let Some(sent) = context.sent.as_mut().filter(|_| is_final) {
-            sent.attempt.head(head.status.as_u16());
+        let Some(sent) = context.sent.as_mut().filter(|_| is_final) else { return Ok(()) };
+        let status = head.status.as_u16();
+        sent.attempt.head(status);
+        let grpc = grpc::status(&head.headers).filter(|_| sent.is_grpc);
+        let (end, outcome) = match grpc {
+            Some(grpc) => {
+                sent.attempt.grpc_status(grpc);
+                (TryEnd::Grpc(grpc), Outcome::of_grpc(status, Some(grpc)))
+            }
+            None => (TryEnd::Status(status), Outcome::Status(status)),
+        };
+        if !session.as_ref().retry_buffer_truncated() && sent.try_again(session, end, outcome) {
+            let mut again = Error::explain(AGAIN, "its route wants another try");
+            again.set_retry(true);
+            return Err(again.into_up());
         }
         Ok(())
     }
@@ -221,7 +379,11 @@ impl ProxyHttp for Adapter {
         head: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
-        if let Some(sent) = context.sent.as_ref().filter(|_| !head.status.is_informational()) {
+        if let Some(sent) = context.sent.as_mut().filter(|_| !head.status.is_informational()) {
+            if sent.is_grpc && head.status != http::StatusCode::OK && !grpc::is_answer(head) {
+                sent.is_translated = true;
+                grpc::translate(head)?;
+            }
             edit::response(head, &sent.route.edits().response)?;
             sent.answer_edits.as_ref().map_or(Ok(()), |edits| edit::response(head, edits))?;
         }
@@ -234,11 +396,15 @@ impl ProxyHttp for Adapter {
         Ok(())
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, _: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
         let error_code = if awaits_client(session, error) { 408 } else { status_of(error) };
+        let grpc = context.sent.as_ref().filter(|sent| sent.is_grpc);
         if error_code > 0 && session.response_written().is_none_or(|head| head.status.is_informational()) {
             // The client may be gone by now; there is nobody else to tell.
-            let _ = session.respond_error(error_code).await;
+            let _ = match grpc.map(|sent| grpc::answer(error_code, "no answer", sent.deadline.has_passed())) {
+                Some(Ok(head)) => session.as_downstream_mut().write_error_response(head, Bytes::new()).await,
+                Some(Err(_)) | None => session.respond_error(error_code).await,
+            };
         }
         FailToProxy { error_code, can_reuse_downstream: false }
     }
@@ -248,7 +414,11 @@ impl ProxyHttp for Adapter {
         if let Some(sent) = &mut context.sent {
             let status = sent.attempt.status();
             let is_clients = status.is_none() && error.is_some_and(|error| awaits_client(session, error));
-            sent.attempt.end_as(if is_clients { Outcome::ClientAbort } else { classify(status, error) });
+            match error {
+                None => sent.attempt.end_whole(),
+                Some(_) if is_clients => sent.attempt.end_as(Outcome::ClientAbort),
+                Some(error) => sent.attempt.end_as(classify(status, error)),
+            }
             if let Some(error) = error {
                 tracing::debug!(arm = sent.arm.as_str(), path = session.req_header().uri.path(), %error, "request failed");
             }
@@ -306,18 +476,14 @@ fn status_of(error: &Error) -> u16 {
     }
 }
 
-/// How a request ended, from the status of its head, if one came, and the error, if one did.
-fn classify(status: Option<u16>, error: Option<&Error>) -> Outcome {
-    match (status, error) {
-        (Some(status), None) => Outcome::Status(status),
+/// How a request ended that failed so, from the status of its head, if one came.
+fn classify(status: Option<u16>, error: &Error) -> Outcome {
+    match (status, error.esource()) {
         // A server error was seen, whatever happened to its body afterwards.
-        (Some(status @ 500..), Some(_)) => Outcome::Status(status),
-        (None, None) => Outcome::Internal,
-        (status, Some(error)) => match error.esource() {
-            ErrorSource::Downstream => Outcome::ClientAbort,
-            ErrorSource::Upstream => upstream(status.is_some(), error.root_etype()),
-            ErrorSource::Internal | ErrorSource::Unset => Outcome::Internal,
-        },
+        (Some(status @ 500..), _) => Outcome::Status(status),
+        (_, ErrorSource::Downstream) => Outcome::ClientAbort,
+        (status, ErrorSource::Upstream) => upstream(status.is_some(), error.root_etype()),
+        (_, ErrorSource::Internal | ErrorSource::Unset) => Outcome::Internal,
     }
 }
 
@@ -339,17 +505,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_end_has_one_outcome() {
+    fn every_error_has_one_outcome() {
         let error = |kind, source: fn(&mut Error)| {
             let mut error = Error::new(kind);
             source(&mut error);
-            Some(error)
+            error
         };
         let up: fn(&mut Error) = Error::as_up;
         let down: fn(&mut Error) = Error::as_down;
         for (status, error, expected) in [
-            (Some(200), None, Outcome::Status(200)),
-            (Some(503), None, Outcome::Status(503)),
             (Some(200), error(ErrorType::ReadError, up), Outcome::Truncated),
             (Some(500), error(ErrorType::WriteError, down), Outcome::Status(500)),
             (Some(200), error(ErrorType::WriteError, down), Outcome::ClientAbort),
@@ -360,9 +524,8 @@ mod tests {
             (Some(200), error(ErrorType::ReadTimedout, up), Outcome::Timeout),
             (None, error(ErrorType::ReadTimedout, down), Outcome::ClientAbort),
             (None, error(ErrorType::InternalError, |_| ()), Outcome::Internal),
-            (None, None, Outcome::Internal),
         ] {
-            assert_eq!(classify(status, error.as_deref()), expected, "{status:?} {error:?}");
+            assert_eq!(classify(status, &error), expected, "{status:?} {error:?}");
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::direct::buffer::{BUFFER_BYTES, Buffer, give_back, spare};
 use crate::direct::compose::{self, Afterwards};
 use crate::direct::{Admission, After, HEAD_BYTES_MAX, Lane};
 use crate::forward::Origin;
+use crate::limits;
 use crate::settings::Settings;
 use crate::streams::Streams;
 use crate::transport::Over;
@@ -302,7 +303,8 @@ impl Connections {
         let taken = &connection.taken;
         taken.0.store(false, Ordering::Relaxed);
         session.set_connection_user_context(Some(Box::new(taken.clone())));
-        let next = self.proxy.process_new_http(session, shutdown).await;
+        let served = self.proxy.process_new_http(session, shutdown);
+        let next = limits::within(&self.lane.watchman, None, served).await.flatten();
         if !taken.0.load(Ordering::Relaxed) {
             self.counting.refuse(Refusal::Malformed);
         }

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pingora_core::protocols::Stream;
-use serin_route::{HeaderEdits, Unrouted};
+use serin_route::{HeaderEdits, Unrouted, Upstream};
 use tokio::io::AsyncWriteExt;
 
 pub(crate) use exchange::{After, Order};
@@ -38,7 +38,8 @@ use crate::attempt::Attempt;
 use crate::counts::Refusal;
 use crate::forward::{Origin, Passage};
 use crate::settings::Settings;
-use crate::thread::Desk;
+use crate::thread::{Decided, Desk};
+use crate::tries::Tries;
 use alarm::{Alarm, Watchman};
 use compose::Making;
 use request::{HEADERS_MAX, Request, Unusable, is_idempotent};
@@ -108,8 +109,9 @@ impl Lane {
             let is_whole = taken.is_ok() && body.is_over() && request.facts.keep_alive;
             taken.ok().filter(|_| is_whole).map(|taken| head_bytes + taken)
         };
-        let (decision, route) = match self.desk.decide(request) {
-            Ok(decided) => decided,
+        let (decision, route) = match self.desk.decide(request, Upstream::is_plain) {
+            Ok(Decided::Taken(decision, route)) => (decision, route),
+            Ok(Decided::NotTaken) => return Admission::HandOver,
             Err(unrouted) => {
                 let why = match unrouted {
                     Unrouted::UnknownHost => Refusal::UnknownHost,
@@ -129,6 +131,9 @@ impl Lane {
             let passage = Passage { peer, arm: decision.arm };
             compose::request(out, request, &Making { edits, entry, forwarding: &self.settings.forwarding, passage });
         }
+        // What came in pieces is not kept, so it is tried once.
+        let tries = if body.is_over() { Tries::of(route.upstream()) } else { Tries::default() };
+        route.budget.earn();
         let order = Order {
             attempt: Attempt::begin(route, decision.arm, decision.assignment),
             arm: decision.arm,
@@ -140,6 +145,7 @@ impl Lane {
             expects: request.facts.expects,
             has_written: false,
             answer_edits,
+            tries,
         };
         let Ok(taken) = taken else { return Admission::BadBody(order) };
         out.extend_from_slice(&came[..taken]);

@@ -19,7 +19,7 @@ use pingora_core::services::listening::Service;
 use rustls::ServerConfig;
 use serin_analysis::Checkpoint;
 use serin_measure::{BootId, CanaryKey, Cell, EpochId, Snapshot};
-use serin_route::RouteTable;
+use serin_route::{RETRIES_MAX, RouteTable};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
@@ -319,8 +319,8 @@ impl Worker {
         let conf = ServerConf {
             threads: 1,
             upstream_keepalive_pool_size: POOL_SIZE,
-            // Pingora counts tries, and one is for a reused connection that turns out dead.
-            max_retries: ENDPOINTS_TRIED_MAX + 1,
+            // Pingora counts tries; one is for a reused connection that turns out dead.
+            max_retries: (ENDPOINTS_TRIED_MAX + 1) * (1 + RETRIES_MAX),
             ..ServerConf::default()
         };
         let proxy = Arc::new(pingora_proxy::http_proxy(&Arc::new(conf), adapter));

@@ -13,6 +13,7 @@
 
 mod adapter;
 mod attempt;
+mod budget;
 mod certificates;
 mod connection;
 mod counts;
@@ -20,14 +21,18 @@ mod direct;
 mod edge;
 mod edit;
 mod forward;
+mod grpc;
+mod limits;
 mod listen;
 mod meters;
+mod peer;
 mod priority;
 mod published;
 mod settings;
 mod streams;
 mod thread;
 mod transport;
+mod tries;
 mod tripwire;
 mod view;
 

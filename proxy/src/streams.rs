@@ -11,12 +11,8 @@ use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use crate::adapter::Adapter;
-use crate::direct::alarm::{Alarm, Watchman};
-
-tokio::task_local! {
-    /// The limit on silence of the stream that this task serves.
-    static SILENCE: (Arc<Alarm>, Duration);
-}
+use crate::direct::alarm::Watchman;
+use crate::limits;
 
 /// Carries streams by Pingora's proxy.
 pub(crate) struct Streams {
@@ -43,12 +39,6 @@ impl Streams {
     }
 }
 
-/// Something has come, or was sent, in the stream that this task serves, if it serves one.
-pub(crate) fn something_moves() {
-    // Requests that are no streams have limits on each read.
-    let _ = SILENCE.try_with(|(alarm, limit)| alarm.set(*limit));
-}
-
 #[async_trait]
 impl HttpServerApp for Streams {
     async fn process_new_http(
@@ -56,11 +46,8 @@ impl HttpServerApp for Streams {
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let alarm = Arc::new(self.watchman.alarm());
-        alarm.set(self.silence);
-        // When it rings, the stream is reset by being dropped, and its record ends with it.
-        let served = alarm.wait(self.proxy.process_new_http(session, shutdown));
-        SILENCE.scope((alarm.clone(), self.silence), served).await.ok().flatten()
+        let served = self.proxy.process_new_http(session, shutdown);
+        limits::within(&self.watchman, Some(self.silence), served).await.flatten()
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {

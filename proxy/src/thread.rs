@@ -7,8 +7,10 @@ use arc_swap::{ArcSwap, Cache};
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 use serin_measure::{Arm, EpochMeter, Shard};
-use serin_route::{Decision, Edits, Found, Match, RequestView, RouteIndex, Ticket, Unrouted, decide};
+use serin_route::{Decision, Edits, Found, Match, RequestView, RouteIndex, Ticket, Unrouted, Upstream, decide_on};
 
+use crate::budget::Budget;
+use crate::peer::peer;
 use crate::published::Published;
 use crate::settings::Settings;
 use crate::tripwire::Tripwire;
@@ -41,10 +43,21 @@ pub(crate) struct ThreadRoute {
     pub(crate) tripwire: Arc<Tripwire>,
     matches: Arc<[Match]>,
     edits: Arc<Edits>,
+    upstream: Arc<Upstream>,
+    /// What may be tried again.
+    pub(crate) budget: Budget,
     addresses: [Vec<SocketAddr>; 2],
     /// Made when pingora-proxy needs them first.
     peers: OnceLock<[Vec<HttpPeer>; 2]>,
     settings: Arc<Settings>,
+}
+
+/// What was decided on a request.
+pub(crate) enum Decided {
+    /// It goes there.
+    Taken(Decision, Arc<ThreadRoute>),
+    /// Who asked does not carry such requests.
+    NotTaken,
 }
 
 impl ThreadRoute {
@@ -56,6 +69,11 @@ impl ThreadRoute {
     /// What is changed on the way.
     pub(crate) fn edits(&self) -> &Edits {
         &self.edits
+    }
+
+    /// How its backends are spoken to.
+    pub(crate) fn upstream(&self) -> &Upstream {
+        &self.upstream
     }
 
     /// The entry by which a request was found; see [`serin_route::Route::entry`].
@@ -70,7 +88,8 @@ impl ThreadRoute {
 
     /// Prepared peers of an arm, in the order of its endpoints.
     pub(crate) fn peers(&self, arm: Arm) -> &[HttpPeer] {
-        let of = |addresses: &Vec<SocketAddr>| addresses.iter().map(|address| peer(*address, &self.settings)).collect();
+        let peer = |address: &SocketAddr| peer(*address, &self.upstream, &self.settings);
+        let of = |addresses: &Vec<SocketAddr>| addresses.iter().map(peer).collect();
         let peers = self.peers.get_or_init(|| self.addresses.each_ref().map(of));
         &peers[arm.index()]
     }
@@ -84,6 +103,7 @@ impl ThreadRoute {
             && Arc::ptr_eq(&self.tripwire, &instruments.tripwire)
             && (Arc::ptr_eq(&self.matches, &route.matches) || self.matches == route.matches)
             && (Arc::ptr_eq(&self.edits, &route.edits) || self.edits == route.edits)
+            && (Arc::ptr_eq(&self.upstream, &route.upstream) || self.upstream == route.upstream)
             && Arm::ALL.into_iter().all(is_same)
     }
 }
@@ -98,8 +118,13 @@ impl Desk {
         Self { thread, settings, own: Mutex::new(own) }
     }
 
-    /// Decides on a request with this thread's next random number, on the newest table.
-    pub(crate) fn decide(&self, request: &impl RequestView) -> Result<(Decision, Arc<ThreadRoute>), Unrouted> {
+    /// Decides on a request with this thread's next random number, on the newest table. `takes` says of the route, before any coin is
+    /// tossed, whether who asks can carry such a request.
+    pub(crate) fn decide(
+        &self,
+        request: &impl RequestView,
+        takes: impl Fn(&Upstream) -> bool,
+    ) -> Result<Decided, Unrouted> {
         let own = &mut *self.own.lock();
         let published = own.table.load();
         if !Arc::ptr_eq(published, &own.routes_of) {
@@ -108,8 +133,12 @@ impl Desk {
             own.turn += 1;
         }
         let published = &*own.routes_of;
+        let found = published.table.find(request).ok_or(Unrouted::UnknownHost)?;
+        if !takes(&published.table.route(found.route).upstream) {
+            return Ok(Decided::NotTaken);
+        }
         let ticket = Ticket::from(own.random.u64(..));
-        let decision = decide(&published.table, request, published, ticket)?;
+        let decision = decide_on(&published.table, found, request, published, ticket)?;
         let index = decision.found.route;
         let place = &mut own.routes[index.0 as usize];
         let route = match place {
@@ -119,7 +148,7 @@ impl Desk {
             }
             _ => place.insert((own.turn, Arc::new(self.prepare(published, index)))).1.clone(),
         };
-        Ok((decision, route))
+        Ok(Decided::Taken(decision, route))
     }
 
     fn prepare(&self, published: &Published, index: RouteIndex) -> ThreadRoute {
@@ -132,24 +161,13 @@ impl Desk {
             tripwire: instruments.tripwire.clone(),
             matches: route.matches.clone(),
             edits: route.edits.clone(),
+            upstream: route.upstream.clone(),
+            budget: Budget::default(),
             addresses: [addresses(Arm::Primary), addresses(Arm::Canary)],
             peers: OnceLock::new(),
             settings: self.settings.clone(),
         }
     }
-}
-
-fn peer(address: SocketAddr, settings: &Settings) -> HttpPeer {
-    let mut peer = HttpPeer::new(address, false, String::new());
-    let options = &mut peer.options;
-    options.connection_timeout = Some(settings.connect_timeout);
-    options.total_connection_timeout = Some(settings.connect_timeout);
-    options.read_timeout = Some(settings.upstream_read_timeout);
-    // Sooner than silence is one: a backend that takes nothing of a body is to be found by that, and not by the answer that it cannot give
-    // (`awaits_client`).
-    options.write_timeout = Some(settings.upstream_write_timeout.min(settings.upstream_read_timeout * 9 / 10));
-    options.idle_timeout = Some(settings.upstream_idle_timeout);
-    peer
 }
 
 #[cfg(test)]
@@ -203,7 +221,10 @@ mod tests {
         let meters = Meters::new(BootId(1), 1, report);
         let tables = Arc::new(ArcSwap::new(published(&meters, 1, 9001)));
         let desk = Desk::new(0, Arc::default(), tables.clone(), 1);
-        let decide = || desk.decide(&Anything).expect("there is a route").1;
+        let decide = || match desk.decide(&Anything, |_| true) {
+            Ok(Decided::Taken(_, route)) => route,
+            Ok(Decided::NotTaken) | Err(_) => panic!("there is a route"),
+        };
         let first = decide();
         tables.store(published(&meters, 1, 9001));
         assert!(Arc::ptr_eq(&first, &decide()), "nothing about it has changed");

@@ -95,7 +95,7 @@ async fn what_cannot_be_honoured_is_said(namespace: Namespace) -> Result<()> {
     let shop = Shop::open(&namespace, "1").await?;
     Fleet::start(&namespace, 1).await?;
     shop.watch_over(Trial::default()).await?;
-    let patch = json!({"spec": {"service": {"timeout": "3s"}}});
+    let patch = json!({"spec": {"service": {"timeout": "soon"}}});
     shop.canaries().patch(APP, &PatchParams::default(), &Patch::Merge(&patch)).await?;
     let refused = |status: &serde_json::Value| {
         status["conditions"].as_array().is_some_and(|conditions| {
@@ -104,7 +104,7 @@ async fn what_cannot_be_honoured_is_said(namespace: Namespace) -> Result<()> {
     };
     let status = shop.until_status("the refusal is not told", refused).await?;
     ensure!(status["phase"] == "Initialized", "what was accepted stays in force: {status}");
-    shop.until_told("spec.service.timeout: not honoured").await?;
+    shop.until_told("spec.service.timeout: \"soon\" is no duration").await?;
     let patch = json!({"spec": {"service": {"timeout": null}}});
     shop.canaries().patch(APP, &PatchParams::default(), &Patch::Merge(&patch)).await?;
     shop.until_status("the refusal stays", |status| !refused(status)).await?;

@@ -5,58 +5,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Bytes, Incoming};
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use http_body_util::Full;
+use hyper::Request;
+use hyper::body::{Body, Bytes};
+use rustls::pki_types::ServerName;
+use rustls::{HandshakeKind, RootCertStore};
 use serin_measure::{Arm, OutcomeClass};
 use serin_proxy::{Certificates, Forwarding, Pem, Refusal, Settings, Tls};
 use serin_tests::wait::until;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::certificates::{certificate, client, pair, roots};
 use crate::edge::{TestEdge, assert_counts, run, settings, tried};
+use crate::speaker::{ask, http2};
 use crate::wire::{PATIENCE, Then, Wire, WireBackend, ok, within};
-
-/// A certificate for these names that has signed itself.
-fn pair(names: &[&str]) -> Pem {
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let made = rcgen::generate_simple_self_signed(names.clone()).expect("a certificate");
-    let (chain, key) = (made.cert.pem().into_bytes(), made.signing_key.serialize_pem().into_bytes());
-    Pem { name: names.join(","), chain, key }
-}
-
-fn certificate(pair: &Pem) -> CertificateDer<'static> {
-    CertificateDer::from_pem_slice(&pair.chain).expect("PEM")
-}
-
-fn roots(pairs: &[&Pem]) -> Arc<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    pairs.iter().for_each(|pair| roots.add(certificate(pair)).expect("a certificate"));
-    Arc::new(roots)
-}
-
-/// A client that trusts these, offers these protocols, and has a certificate of its own or not.
-fn client(trusted: &[&Pem], protocols: &[&str], own: Option<&Pem>) -> TlsConnector {
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("they are there")
-        .with_root_certificates(roots(trusted));
-    let mut config = match own {
-        None => builder.with_no_client_auth(),
-        Some(own) => {
-            let key = PrivateKeyDer::from_pem_slice(&own.key).expect("a key");
-            builder.with_client_auth_cert(vec![certificate(own)], key).expect("they go together")
-        }
-    };
-    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-    TlsConnector::from(Arc::new(config))
-}
 
 /// An edge with TLS before a backend that is the canary.
 struct Door {
@@ -93,8 +58,6 @@ impl Door {
     }
 }
 
-type Sender<B> = hyper::client::conn::http2::SendRequest<B>;
-
 /// A body of which nothing ever comes.
 struct Never;
 
@@ -108,24 +71,6 @@ impl Body for Never {
     ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
         Poll::Pending
     }
-}
-
-/// HTTP/2 on a connection.
-async fn http2<S, B>(stream: S) -> Sender<B>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    B: Body<Data = Bytes, Error = std::convert::Infallible> + Send + Unpin + 'static,
-{
-    let made = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-    let (sender, connection) = made.expect("HTTP/2");
-    tokio::spawn(connection);
-    sender
-}
-
-async fn ask(sender: &mut Sender<Full<Bytes>>, request: Request<Full<Bytes>>) -> (Response<()>, Bytes) {
-    let answer: Response<Incoming> = within("an answer", sender.send_request(request)).await.expect("an answer");
-    let (parts, body) = answer.into_parts();
-    (Response::from_parts(parts, ()), body.collect().await.expect("a whole body").to_bytes())
 }
 
 fn post(scheme: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {

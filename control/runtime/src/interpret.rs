@@ -5,6 +5,7 @@
 
 mod not_yet;
 mod traffic;
+mod upstream;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, ToSocketAddrs};

@@ -28,6 +28,7 @@ fn route(workload: &Workload, state: &State) -> Route {
         hosts: routing.hosts.clone(),
         matches: routing.matches.clone(),
         edits: routing.edits.clone(),
+        upstream: routing.upstream.clone(),
         forced: routing.forced.clone(),
         audience: routing.audience.clone(),
         primary,

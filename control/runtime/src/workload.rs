@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serin_rollout::{Desired, Plan, Revision, Stage};
-use serin_route::{Audience, Edits, Force, Host, Match};
+use serin_route::{Audience, Edits, Force, Host, Match, Upstream};
 
 /// Runs and epochs that a Canary may have for each second of its life before their numbers reach those of the next one of its
 /// name. A step has a few epochs and takes a second at least; and numbers stay below 2^53, which is what readers of JSON keep.
@@ -46,6 +46,8 @@ pub struct Routing {
     pub matches: Arc<[Match]>,
     /// What is changed of requests and responses on the way.
     pub edits: Arc<Edits>,
+    /// How backends are spoken to.
+    pub upstream: Arc<Upstream>,
     /// Who may meet the canary by the coin.
     pub audience: Audience,
     /// Requests that go to one arm, whatever the weight.
@@ -71,8 +73,8 @@ pub enum Reach {
 impl Routing {
     /// All requests to these hosts, as they come, by the coin alone.
     pub fn new(hosts: Vec<Host>, reach: Reach) -> Self {
-        let (matches, edits) = (Arc::default(), Arc::default());
-        Self { hosts, matches, edits, audience: Audience::Everyone, forced: Vec::new(), reach }
+        let (matches, edits, upstream) = (Arc::default(), Arc::default(), Arc::default());
+        Self { hosts, matches, edits, upstream, audience: Audience::Everyone, forced: Vec::new(), reach }
     }
 
     /// The addresses of the version behind the primary.

@@ -96,6 +96,7 @@ impl EpochMeter {
             record.latency_ok = self.buckets(|shard| &shard.latency[arm.index()].ok);
             record.latency_failed = self.buckets(|shard| &shard.latency[arm.index()].failed);
             record.replays = self.sum(|shard| read(&shard.replays[arm.index()]));
+            record.retries = self.sum(|shard| read(&shard.retries[arm.index()]));
             record.served = std::array::from_fn(|class| self.sum(|s| read(&s.served[arm.index()][class])));
         }
         counts
@@ -217,6 +218,7 @@ pub struct Shard {
     other: [Tally; 2],
     served: [[AtomicU64; OutcomeClass::COUNT]; 2],
     replays: [AtomicU64; 2],
+    retries: [AtomicU64; 2],
     latency: [Latency; 2],
 }
 
@@ -247,6 +249,11 @@ impl Shard {
             bump(&self.failed[arm.index()]);
         }
         bump(&tally.done);
+    }
+
+    /// A request is about to be sent to `arm` once more; see [`crate::ArmRecord::retries`].
+    pub fn retried(&self, arm: Arm) {
+        bump(&self.retries[arm.index()]);
     }
 
     /// What the user got in the end, from `arm`: the answer of the last attempt.

@@ -120,6 +120,9 @@ pub struct ArmRecord {
     pub served: [u64; OutcomeClass::COUNT],
     /// Second attempts sent here after the other arm failed.
     pub replays: u64,
+    /// Further attempts at the same arm, because a rule asked for them or a kept connection had been closed. Their requests are
+    /// counted by their first attempts.
+    pub retries: u64,
     /// Latencies of first attempts that did not fail, by microsecond bucket.
     pub latency_ok: Buckets,
     /// Latencies of first attempts that failed, by microsecond bucket.
@@ -132,6 +135,7 @@ impl ArmRecord {
         self.other.merge(&other.other);
         self.served = sums(&self.served, &other.served);
         self.replays = self.replays.saturating_add(other.replays);
+        self.retries = self.retries.saturating_add(other.retries);
         self.latency_ok.merge(&other.latency_ok);
         self.latency_failed.merge(&other.latency_failed);
     }
@@ -142,6 +146,7 @@ impl ArmRecord {
             other: self.other.since(&earlier.other),
             served: differences(&self.served, &earlier.served),
             replays: self.replays.saturating_sub(earlier.replays),
+            retries: self.retries.saturating_sub(earlier.retries),
             latency_ok: self.latency_ok.since(&earlier.latency_ok),
             latency_failed: self.latency_failed.since(&earlier.latency_failed),
         }

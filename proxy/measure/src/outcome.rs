@@ -8,6 +8,8 @@ use std::fmt;
 pub enum Outcome {
     /// A whole answer with this status.
     Status(u16),
+    /// A whole answer of HTTP whose gRPC status says that the server failed; see [`Outcome::of_grpc`].
+    Grpc,
     /// No connection to the backend: refused, unreachable, or the TLS handshake broke.
     ConnectFailed,
     /// The backend closed or broke the connection before a complete response head.
@@ -23,6 +25,21 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The outcome of an answer to gRPC: its HTTP status is 200 whatever happened, and what happened is in `grpc-status`. None stands
+    /// for an answer without one, which a client takes for UNKNOWN (gRPC, `PROTOCOL-HTTP2.md`).
+    ///
+    /// Statuses that say that the server failed are UNKNOWN (2), DEADLINE_EXCEEDED (4), UNIMPLEMENTED (12), INTERNAL (13),
+    /// UNAVAILABLE (14) and DATA_LOSS (15), as in OpenTelemetry's conventions for RPC servers; what is no status is UNKNOWN. The others
+    /// answer the caller, as a 4xx does.
+    pub const fn of_grpc(http: u16, grpc: Option<u16>) -> Self {
+        match (http, grpc) {
+            (200, Some(1 | 3 | 5..=11 | 16)) => Self::Status(400),
+            (200, Some(0)) => Self::Status(200),
+            (200, _) => Self::Grpc,
+            (status, _) => Self::Status(status),
+        }
+    }
+
     /// The class it is counted in.
     ///
     /// A status outside 100..=599 is treated as a 5xx, as RFC 9110 section 15 asks of a client that receives one.
@@ -33,6 +50,7 @@ impl Outcome {
             Self::Status(300..=399) => OutcomeClass::S3xx,
             Self::Status(400..=499) => OutcomeClass::S4xx,
             Self::Status(_) => OutcomeClass::S5xx,
+            Self::Grpc => OutcomeClass::Grpc,
             Self::ConnectFailed => OutcomeClass::ConnectFailed,
             Self::Reset => OutcomeClass::Reset,
             Self::Truncated => OutcomeClass::Truncated,
@@ -71,6 +89,8 @@ pub enum OutcomeClass {
     S4xx,
     /// Status 500 to 599, or no valid status at all.
     S5xx,
+    /// See [`Outcome::Grpc`].
+    Grpc,
     /// See [`Outcome::ConnectFailed`].
     ConnectFailed,
     /// See [`Outcome::Reset`].
@@ -90,12 +110,13 @@ impl OutcomeClass {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every class, in the order of [`OutcomeClass::index`].
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::S1xx,
         Self::S2xx,
         Self::S3xx,
         Self::S4xx,
         Self::S5xx,
+        Self::Grpc,
         Self::ConnectFailed,
         Self::Reset,
         Self::Truncated,
@@ -117,6 +138,7 @@ impl OutcomeClass {
             Self::S3xx => "3xx",
             Self::S4xx => "4xx",
             Self::S5xx => "5xx",
+            Self::Grpc => "grpc",
             Self::ConnectFailed => "connect_failed",
             Self::Reset => "reset",
             Self::Truncated => "truncated",
@@ -126,11 +148,11 @@ impl OutcomeClass {
         }
     }
 
-    /// Whether the *version* failed: a 5xx, or any failure of transport on the backend's side. A client that leaves and
+    /// Whether the *version* failed: a 5xx, a gRPC status that says so, or any failure of transport on the backend's side. A client that leaves and
     /// a fault of our own say nothing about the version.
     pub const fn is_failure(self) -> bool {
         match self {
-            Self::S5xx | Self::ConnectFailed | Self::Reset | Self::Truncated | Self::Timeout => true,
+            Self::S5xx | Self::Grpc | Self::ConnectFailed | Self::Reset | Self::Truncated | Self::Timeout => true,
             Self::S1xx | Self::S2xx | Self::S3xx | Self::S4xx => false,
             Self::ClientAbort | Self::Internal => false,
         }
@@ -188,12 +210,26 @@ mod tests {
         check(Outcome::Status(404), ("4xx", false, true, false));
         check(Outcome::Status(500), ("5xx", true, true, true));
         check(Outcome::Status(599), ("5xx", true, true, true));
+        check(Outcome::Grpc, ("grpc", true, true, true));
         check(Outcome::ConnectFailed, ("connect_failed", true, true, true));
         check(Outcome::Reset, ("reset", true, true, true));
         check(Outcome::Truncated, ("truncated", true, true, true));
         check(Outcome::Timeout, ("timeout", true, true, true));
         check(Outcome::ClientAbort, ("client_abort", false, true, false));
         check(Outcome::Internal, ("internal", false, false, false));
+    }
+
+    #[test]
+    fn a_grpc_status_says_whose_failure_it_is() {
+        let outcome = |status| Outcome::of_grpc(200, Some(status));
+        for status in [2, 4, 12, 13, 14, 15, 17, 99] {
+            assert_eq!(outcome(status), Outcome::Grpc, "{status}");
+        }
+        for status in [1, 3, 5, 6, 7, 8, 9, 10, 11, 16] {
+            assert_eq!(outcome(status), Outcome::Status(400), "{status}");
+        }
+        assert_eq!([outcome(0), Outcome::of_grpc(200, None)], [Outcome::Status(200), Outcome::Grpc]);
+        assert_eq!(Outcome::of_grpc(503, Some(0)), Outcome::Status(503));
     }
 
     #[test]

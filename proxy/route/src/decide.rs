@@ -67,6 +67,17 @@ pub fn decide(
     ticket: Ticket,
 ) -> Result<Decision, Unrouted> {
     let found = table.find(request).ok_or(Unrouted::UnknownHost)?;
+    decide_on(table, found, request, live, ticket)
+}
+
+/// The same where the route was found before: whoever looks at it in between may leave the request to others, before any coin is tossed.
+pub fn decide_on(
+    table: &RouteTable,
+    found: Found,
+    request: &impl RequestView,
+    live: &impl Live,
+    ticket: Ticket,
+) -> Result<Decision, Unrouted> {
     let route = table.route(found.route);
     let (arm, assignment) =
         assign(route, request, live.tripped(found.route), ticket.coin).ok_or(Unrouted::NoEndpoint)?;

@@ -11,16 +11,20 @@ mod cors;
 mod decide;
 mod edits;
 mod matcher;
+mod retries;
 #[cfg(test)]
 mod sample;
 mod table;
+mod upstream;
 mod view;
 
 pub use cors::Cors;
-pub use decide::{Decision, Live, Ticket, Unrouted, Untripped, decide};
+pub use decide::{Decision, Live, Ticket, Unrouted, Untripped, decide, decide_on};
 pub use edits::{EditError, Edits, HeaderEdits, PathRewrite};
 pub use matcher::{HeaderMatch, Match, ParameterMatch, PathMatch, Pattern, PatternError, StringMatch};
+pub use retries::{ConditionError, Conditions, RETRIES_MAX, Retries, TryEnd};
 pub use table::{
     Audience, Endpoint, Force, Found, Generation, Host, HostError, Route, RouteIndex, RouteTable, TableError, overlap,
 };
+pub use upstream::{Identity, Protocol, Upstream, UpstreamTls};
 pub use view::RequestView;

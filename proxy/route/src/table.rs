@@ -12,6 +12,7 @@ use serin_measure::{Arm, CanaryKey, Coin, EpochId};
 
 use crate::edits::Edits;
 use crate::matcher::Match;
+use crate::upstream::Upstream;
 use crate::view::RequestView;
 
 /// The longest host name, in bytes (RFC 1035 §2.3.4).
@@ -84,6 +85,8 @@ pub struct Route {
     pub matches: Arc<[Match]>,
     /// What is changed of requests and responses on the way.
     pub edits: Arc<Edits>,
+    /// How its backends are spoken to.
+    pub upstream: Arc<Upstream>,
     /// Tried in order before the coin.
     pub forced: Vec<Force>,
     /// Who may meet the canary by the coin.
@@ -170,6 +173,7 @@ impl Route {
             hosts: Vec::new(),
             matches: Arc::default(),
             edits: Arc::default(),
+            upstream: Arc::default(),
             forced: Vec::new(),
             audience: Audience::default(),
             primary: Vec::new(),

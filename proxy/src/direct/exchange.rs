@@ -10,10 +10,11 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use pingora_core::protocols::Stream;
 use serin_measure::{Arm, Outcome};
-use serin_route::HeaderEdits;
+use serin_route::{HeaderEdits, TryEnd};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -25,6 +26,7 @@ use super::pass_on::{AHEAD_BYTES_MAX, Answer, Client, Uploading, Whole};
 use super::turn::Turn;
 use crate::adapter::ENDPOINTS_TRIED_MAX;
 use crate::attempt::Attempt;
+use crate::tries::Tries;
 
 /// A request that was decided on.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub(crate) struct Order {
     pub(crate) has_written: bool,
     /// What is changed of its answer alone.
     pub(crate) answer_edits: Option<Box<HeaderEdits>>,
+    /// What may still be tried.
+    pub(crate) tries: Tries,
 }
 
 /// What becomes of a client's connection.
@@ -67,6 +71,10 @@ pub(super) enum Fault {
     ClientMalformed,
     /// The backend, in this way.
     Backend(Outcome),
+    /// There was no connection to one, in this way.
+    NotConnected(Outcome),
+    /// An answer with this status has begun, and there is another try instead.
+    Unwanted(u16),
     /// The backend closed a kept connection before it answered anything.
     Stale,
 }
@@ -78,8 +86,8 @@ impl Fault {
             Self::ClientGone => None,
             Self::ClientSlow => Some("408 Request Timeout"),
             Self::ClientMalformed => Some("400 Bad Request"),
-            Self::Backend(Outcome::Timeout) => Some("504 Gateway Timeout"),
-            Self::Backend(_) | Self::Stale => Some("502 Bad Gateway"),
+            Self::Backend(Outcome::Timeout) | Self::NotConnected(Outcome::Timeout) => Some("504 Gateway Timeout"),
+            Self::Backend(_) | Self::NotConnected(_) | Self::Unwanted(_) | Self::Stale => Some("502 Bad Gateway"),
         }
     }
 
@@ -90,8 +98,19 @@ impl Fault {
             (_, Some(status @ 500..)) => Outcome::Status(status),
             (Self::ClientGone | Self::ClientSlow | Self::ClientMalformed, _) => Outcome::ClientAbort,
             (Self::Backend(Outcome::Reset), Some(_)) | (Self::Stale, Some(_)) => Outcome::Truncated,
-            (Self::Backend(outcome), _) => outcome,
+            (Self::Backend(outcome) | Self::NotConnected(outcome), _) => outcome,
+            (Self::Unwanted(status), _) => Outcome::Status(status),
             (Self::Stale, None) => Outcome::Reset,
+        }
+    }
+
+    /// What a rule for another try sees of it; nothing if it is the client's.
+    const fn end_of_try(self) -> Option<TryEnd> {
+        match self {
+            Self::ClientGone | Self::ClientSlow | Self::ClientMalformed => None,
+            Self::Backend(_) | Self::Stale => Some(TryEnd::NoAnswer),
+            Self::NotConnected(_) => Some(TryEnd::NotConnected),
+            Self::Unwanted(status) => Some(TryEnd::Status(status)),
         }
     }
 }
@@ -109,6 +128,8 @@ struct Upload<'a> {
     /// The limit on the backend's silence; see [`Lane::patience`].
     silence: &'a Alarm,
     turn: &'a Turn,
+    /// Rings that long after all has come.
+    deadline: Option<(&'a Alarm, Duration)>,
 }
 
 /// A connection to a backend.
@@ -128,7 +149,13 @@ impl Lane {
         mut order: Order,
         out: &mut Vec<u8>,
     ) -> After {
-        let carried = self.carry(stream, buffer, alarm, &mut order, out).await;
+        let upstream = order.attempt.route().upstream();
+        let carried = if upstream.timeout.is_none() && upstream.retries.try_timeout.is_none() {
+            self.carry(stream, buffer, alarm, &mut order, out, None).await
+        } else {
+            // Boxed, so that others have no room for it.
+            Box::pin(self.carry_in_time(stream, buffer, alarm, &mut order, out)).await
+        };
         match carried {
             Ok(after) => {
                 order.attempt.end_whole();
@@ -146,7 +173,8 @@ impl Lane {
         }
     }
 
-    async fn carry(
+    /// The same within the time for a whole request, which begins when all of it has come.
+    async fn carry_in_time(
         &self,
         stream: &mut Stream,
         buffer: &mut Buffer,
@@ -154,33 +182,86 @@ impl Lane {
         order: &mut Order,
         out: &mut Vec<u8>,
     ) -> Result<After, Fault> {
-        let is_repeatable = order.is_idempotent && order.body.is_over();
+        let deadline = self.watchman.alarm();
+        if order.body.is_over() {
+            deadline.set(order.attempt.route().upstream().timeout.unwrap_or(Duration::MAX));
+        }
+        let carried = deadline.wait(self.carry(stream, buffer, alarm, order, out, Some(&deadline))).await;
+        carried.unwrap_or(Err(Fault::Backend(Outcome::Timeout)))
+    }
+
+    async fn carry(
+        &self,
+        stream: &mut Stream,
+        buffer: &mut Buffer,
+        alarm: &Alarm,
+        order: &mut Order,
+        out: &mut Vec<u8>,
+        deadline: Option<&Alarm>,
+    ) -> Result<After, Fault> {
+        let is_whole = order.body.is_over();
         let mut may_reuse = true;
         loop {
-            let mut backend = self.reach(alarm, order, may_reuse).await?;
-            let sent = match alarm.within(self.settings.upstream_write_timeout, backend.stream.write_all(out)).await {
-                Ok(Ok(())) => Ok(()),
-                // It may have answered before it closed, so its answer is looked for all the same.
-                Ok(Err(_)) if !backend.is_reused => Ok(()),
-                Ok(Err(_)) => Err(Fault::Stale),
-                Err(Rang) => Err(Fault::Backend(Outcome::Timeout)),
-            };
-            let answered = match sent {
-                Ok(()) => self.answer(stream, buffer, alarm, order, out, &mut backend).await,
-                Err(fault) => Err(fault),
-            };
-            match answered {
-                Ok(Whole { after, reusable }) => {
-                    if reusable {
-                        self.pool.give_back(backend.address, backend.stream);
-                    }
-                    return Ok(after);
+            let try_timeout = order.attempt.route().upstream().retries.try_timeout.filter(|_| is_whole);
+            let once = self.try_once(stream, buffer, alarm, order, out, deadline, may_reuse);
+            let tried = match try_timeout {
+                None => once.await,
+                Some(limit) => {
+                    let once = Box::pin(self.watchman.alarm().within(limit, once)).await;
+                    once.unwrap_or(Err(Fault::Backend(Outcome::Timeout)))
                 }
-                // Once more in the same arm, on a connection that is new; that is its outcome then.
-                Err(Fault::Stale) if is_repeatable && may_reuse => may_reuse = false,
-                Err(fault) => return Err(fault),
+            };
+            let fault = match tried {
+                Ok(after) => return Ok(after),
+                Err(fault) => fault,
+            };
+            // Once more in the same arm, on a connection that is new; that is its outcome then.
+            if fault == Fault::Stale && may_reuse && is_whole && order.is_idempotent {
+                may_reuse = false;
+                order.attempt.send_again();
+                continue;
             }
+            let Order { attempt, tries, has_written, is_idempotent, .. } = order;
+            let is_another = match (fault, fault.end_of_try()) {
+                (Fault::Unwanted(_), _) => true,
+                (_, Some(end)) => !*has_written && tries.take(attempt.route(), end, *is_idempotent),
+                (_, None) => false,
+            };
+            if !is_another {
+                return Err(fault);
+            }
+            attempt.try_again_after(fault.outcome(attempt.status()));
+            order.endpoint = (order.endpoint + 1) % order.attempt.route().addresses(order.arm).len();
         }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are what a request is carried with, and each has another lender"
+    )]
+    async fn try_once(
+        &self,
+        stream: &mut Stream,
+        buffer: &mut Buffer,
+        alarm: &Alarm,
+        order: &mut Order,
+        out: &mut Vec<u8>,
+        deadline: Option<&Alarm>,
+        may_reuse: bool,
+    ) -> Result<After, Fault> {
+        let mut backend = self.reach(alarm, order, may_reuse).await?;
+        match alarm.within(self.settings.upstream_write_timeout, backend.stream.write_all(out)).await {
+            Ok(Ok(())) => {}
+            // It may have answered before it closed, so its answer is looked for all the same.
+            Ok(Err(_)) if !backend.is_reused => {}
+            Ok(Err(_)) => return Err(Fault::Stale),
+            Err(Rang) => return Err(Fault::Backend(Outcome::Timeout)),
+        }
+        let Whole { after, reusable } = self.answer(stream, buffer, alarm, order, out, &mut backend, deadline).await?;
+        if reusable {
+            self.pool.give_back(backend.address, backend.stream);
+        }
+        Ok(after)
     }
 
     /// A connection to one of the arm's endpoints. While nothing was sent, another one may be tried.
@@ -198,8 +279,8 @@ impl Lane {
                     let _ = stream.set_nodelay(true);
                     return Ok(Backend { stream, address, is_reused: false });
                 }
-                Ok(Err(_)) => Fault::Backend(Outcome::ConnectFailed),
-                Err(Rang) => Fault::Backend(Outcome::Timeout),
+                Ok(Err(_)) => Fault::NotConnected(Outcome::ConnectFailed),
+                Err(Rang) => Fault::NotConnected(Outcome::Timeout),
             };
             tried += 1;
             if tried >= ENDPOINTS_TRIED_MAX.min(endpoints) {
@@ -209,6 +290,7 @@ impl Lane {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "as above")]
     async fn answer(
         &self,
         stream: &mut Stream,
@@ -217,8 +299,11 @@ impl Lane {
         order: &mut Order,
         out: &mut Vec<u8>,
         backend: &mut Backend,
+        deadline: Option<&Alarm>,
     ) -> Result<Whole, Fault> {
-        let Order { attempt, is_head, keep_alive, body, expects, has_written, answer_edits, .. } = order;
+        let Order {
+            attempt, is_head, is_idempotent, keep_alive, body, expects, has_written, answer_edits, tries, ..
+        } = order;
         let answer = Answer {
             attempt,
             alarm,
@@ -226,6 +311,8 @@ impl Lane {
             is_head: *is_head,
             keep_alive: *keep_alive,
             edits: answer_edits.as_deref(),
+            tries,
+            is_idempotent: *is_idempotent,
             read: Buffer::default(),
             out,
             has_written,
@@ -236,7 +323,7 @@ impl Lane {
         }
         // Few requests have more of a body than comes with their head, and every idle connection would keep the room for it.
         let coming = Coming { buffer, body, expects: *expects };
-        Box::pin(self.answer_while_uploading(stream, coming, answer, backend)).await
+        Box::pin(self.answer_while_uploading(stream, coming, answer, backend, deadline)).await
     }
 
     async fn answer_while_uploading(
@@ -245,10 +332,14 @@ impl Lane {
         coming: Coming<'_>,
         answer: Answer<'_>,
         backend: &mut Backend,
+        deadline: Option<&Alarm>,
     ) -> Result<Whole, Fault> {
         let silence = self.watchman.alarm();
         let answer = Answer { silence: &silence, ..answer };
         let turn = Turn::new(self.watchman.alarm(), self.settings.downstream_read_timeout);
+        let upstream = answer.attempt.route().upstream();
+        let times = [upstream.timeout, upstream.retries.try_timeout].into_iter().flatten();
+        let limit = deadline.zip(times.min());
         // Whoever waits for a word is not waited for.
         if !coming.expects {
             turn.give_to_client();
@@ -257,7 +348,7 @@ impl Lane {
             let (mut from_client, to_client) = tokio::io::split(&mut *stream);
             let (mut from_backend, mut to_backend) = backend.stream.split();
             let client = Uploading { write: to_client, turn: &turn };
-            let upload = Upload { coming, silence: &silence, turn: &turn };
+            let upload = Upload { coming, silence: &silence, turn: &turn, deadline: limit };
             let upload = self.upload(upload, &mut from_client, &mut to_backend);
             let pass_on = self.pass_on(answer, client, &mut from_backend, backend.is_reused);
             let (mut upload, mut pass_on) = (pin!(upload), pin!(pass_on));
@@ -288,7 +379,7 @@ impl Lane {
     /// look whether the client leaves.
     async fn upload<R, W>(
         &self,
-        Upload { coming: Coming { buffer, body, .. }, silence, turn }: Upload<'_>,
+        Upload { coming: Coming { buffer, body, .. }, silence, turn, deadline }: Upload<'_>,
         from: &mut R,
         to: &mut W,
     ) -> Result<(), Fault>
@@ -313,6 +404,9 @@ impl Lane {
             buffer.consume(taken);
             if body.is_over() {
                 turn.give_to_backend();
+                if let Some((deadline, limit)) = deadline {
+                    deadline.set(limit);
+                }
             } else {
                 turn.give_to_client();
             }

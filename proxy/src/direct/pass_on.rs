@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pingora_core::protocols::Stream;
 use serin_measure::Outcome;
-use serin_route::HeaderEdits;
+use serin_route::{HeaderEdits, TryEnd};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -21,6 +21,7 @@ use super::turn::Turn;
 use super::{response, splice};
 use crate::attempt::Attempt;
 use crate::settings::Settings;
+use crate::tries::Tries;
 
 /// Longest head of a response in bytes; nginx takes 4 or 8 KiB by default, and answers with many cookies are longer.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -138,6 +139,9 @@ pub(super) struct Answer<'a> {
     pub(super) keep_alive: bool,
     /// What is changed of it alone.
     pub(super) edits: Option<&'a HeaderEdits>,
+    /// What may still be tried instead of it.
+    pub(super) tries: &'a mut Tries,
+    pub(super) is_idempotent: bool,
     /// What was read from the backend and not passed on yet.
     pub(super) read: Buffer,
     /// What is being written to the client.
@@ -216,6 +220,8 @@ impl Lane {
                 Head::Final(begun) => return Ok(begun),
                 Head::Interim => {
                     has_begun = true;
+                    // Where the request was, there is an answer now.
+                    answer.tries.end();
                     write(answer, client, self.settings.downstream_write_timeout).await?;
                     // It is whole, and what follows may be ours.
                     *answer.has_written = false;
@@ -298,8 +304,12 @@ impl Lane {
         let Some(found) = response::parse(bytes, answer.is_head, &mut room).map_err(|_| broken)? else {
             return if bytes.len() < HEAD_BYTES_MAX { Ok(Head::Partial) } else { Err(broken) };
         };
-        answer.out.clear();
         let (length, status) = (found.length, found.status);
+        if answer.tries.take(answer.attempt.route(), TryEnd::Status(status), answer.is_idempotent) {
+            answer.attempt.head(status);
+            return Err(Fault::Unwanted(status));
+        }
+        answer.out.clear();
         let head = match status {
             // Nobody asked for another protocol.
             101 => return Err(broken),

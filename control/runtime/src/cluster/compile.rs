@@ -4,6 +4,7 @@
 //! and what it meant before stays in force.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use kube::ResourceExt;
 use kube::core::DynamicObject;
@@ -123,6 +124,12 @@ impl Compiler {
         let is_open = canary.spec.service.as_ref().is_none_or(|service| service.hosts().is_empty());
         if is_open {
             routing.hosts = in_cluster_names(&names.apex);
+        }
+        if let Some(tls) = &mut Arc::make_mut(&mut routing.upstream).tls
+            && tls.server_name.is_none()
+        {
+            // Pods have certificates for the name of their Service, if for any: their addresses change.
+            tls.server_name = Some(format!("{}.{}.svc", names.apex.name, names.apex.namespace).into());
         }
         let numbered_after = created_s(object) * NUMBERS_PER_SECOND;
         let workload = Workload { plan, routing, incarnation: uid.clone(), numbered_after };

@@ -32,13 +32,13 @@ const NOT_YET: &[&str] = &[
     "spec.analysis.guard.stickyKey",
     "spec.analysis.guard.settle",
     "spec.analysis.guard.pace",
-    "spec.service.appProtocol",
-    "spec.service.timeout",
-    "spec.service.backendTimeout",
     "spec.service.match[].port",
-    "spec.service.retries",
     "spec.service.mirror",
-    "spec.service.trafficPolicy.connectionPool",
+    "spec.service.trafficPolicy.connectionPool.http.http1MaxPendingRequests",
+    "spec.service.trafficPolicy.connectionPool.http.http2MaxRequests",
+    "spec.service.trafficPolicy.connectionPool.http.idleTimeout",
+    "spec.service.trafficPolicy.connectionPool.http.maxRequestsPerConnection",
+    "spec.service.trafficPolicy.connectionPool.http.maxRetries",
     "spec.service.trafficPolicy.loadBalancer",
     "spec.service.trafficPolicy.outlierDetection",
 ];
@@ -146,14 +146,17 @@ fn is_set(path: &str, value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
         Value::Array(items) => !items.is_empty(),
+        // These two are spoken by Serin itself; the others are the mesh's, or none.
+        Value::Object(fields) if path.ends_with("trafficPolicy.tls") => {
+            !matches!(fields.get("mode").and_then(Value::as_str), Some("SIMPLE" | "MUTUAL"))
+        }
         Value::Object(fields) => !fields.is_empty(),
         Value::Number(number) if path.ends_with("ReadyThreshold") => number.as_f64() != Some(100.0),
         Value::Number(number) => number.as_f64() != Some(0.0),
-        // Cleartext HTTP is what Serin speaks; the pace `interval` is Flagger's own.
-        Value::String(text) => !matches!(
-            (path, text.to_ascii_lowercase().as_str()),
-            ("spec.service.appProtocol", "http") | ("spec.analysis.guard.pace", "interval") | (_, "")
-        ),
+        // The pace `interval` is Flagger's own.
+        Value::String(text) => {
+            !matches!((path, text.to_ascii_lowercase().as_str()), ("spec.analysis.guard.pace", "interval") | (_, ""))
+        }
         Value::Bool(true) => true,
     }
 }

@@ -3,7 +3,9 @@
 use serin_analysis::CheckKind;
 use serin_config::{SourceFile, read_files};
 
-use serin_route::{Audience, HeaderMatch, Match, ParameterMatch, PathMatch, PathRewrite, StringMatch};
+use serin_route::{
+    Audience, Conditions, HeaderMatch, Match, ParameterMatch, PathMatch, PathRewrite, Protocol, StringMatch,
+};
 
 use super::*;
 
@@ -229,14 +231,48 @@ fn canaries_may_share_a_host_if_their_conditions_differ() {
 }
 
 #[test]
+fn how_backends_are_spoken_to_is_taken_over_or_refused_with_its_place() {
+    let upstream = |service: &str| workload(&format!("service: {{port: 80, {service}}}"), RATE).routing.upstream;
+    for (service, protocol, is_tls) in [
+        ("portName: web", Protocol::Http1, false),
+        ("portName: grpc", Protocol::Http2, false),
+        ("portName: http2-api", Protocol::Http2, false),
+        ("portName: grpc, appProtocol: http", Protocol::Http1, false),
+        ("appProtocol: kubernetes.io/h2c", Protocol::Http2, false),
+        ("appProtocol: https", Protocol::Agreed, true),
+        ("trafficPolicy: {tls: {mode: SIMPLE, sni: inside}}", Protocol::Http1, true),
+        ("appProtocol: https, trafficPolicy: {tls: {mode: DISABLE}}", Protocol::Http1, false),
+        ("trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}", Protocol::Http2, false),
+    ] {
+        let found = upstream(service);
+        assert_eq!((found.protocol, found.tls.is_some()), (protocol, is_tls), "{service}");
+    }
+    let found = upstream("timeout: 15s, backendTimeout: 2s, retries: {attempts: 3, perTryTimeout: 3s}");
+    let seconds = |s| Some(Duration::from_secs(s));
+    assert_eq!((found.timeout, found.retries.try_timeout, found.retries.attempts), (seconds(15), seconds(2), 3));
+    assert_eq!(found.retries.on, Conditions::istio_default());
+    problems(
+        "service:\n  port: 80\n  appProtocol: mongo\n  timeout: soon\n  retries: {attempts: 11, retryOn: '5xx,often'}\n  trafficPolicy: {tls: {mode: MUTUAL, caCertificates: ca.pem}}\n",
+        RATE,
+        &[
+            "spec.service.appProtocol: \"mongo\" is no protocol that Serin speaks to backends",
+            "spec.service.timeout: \"soon\" is no duration, or one below zero",
+            "spec.service.retries.attempts: 11 is not between 0 and 10",
+            "spec.service.retries.retryOn: \"often\" is no condition for a retry",
+            "spec.service.trafficPolicy.tls.mode: MUTUAL needs a certificate and a key to show",
+            "spec.service.trafficPolicy.tls.caCertificates: \"ca.pem\" cannot be used: it is no whole path",
+        ],
+    );
+}
+
+#[test]
 fn what_is_not_honoured_yet_is_refused_with_its_path() {
     problems(
-        "suspend: true\nskipAnalysis: false\nservice: {port: 80, retries: {attempts: 3}, timeout: 5s, appProtocol: http}",
+        "suspend: true\nskipAnalysis: false\nservice: {port: 80, mirror: [{backendRef: {name: x, port: 80}}]}",
         "stepWeight: 20\nmirror: false\nstepWeightPromotion: 10\nmetrics:\n- {name: up, query: up}\n- {name: other, templateRef: {name: z}}\nwebhooks: []\n",
         &[
             "spec.suspend: not honoured by this version of Serin yet",
-            "spec.service.retries: not honoured by this version of Serin yet",
-            "spec.service.timeout: not honoured by this version of Serin yet",
+            "spec.service.mirror: not honoured by this version of Serin yet",
             "spec.analysis.stepWeightPromotion: not honoured by this version of Serin yet",
             "spec.analysis.metrics[0].query: not honoured by this version of Serin yet",
             "spec.analysis.metrics[1].templateRef: not honoured by this version of Serin yet",

@@ -10,6 +10,7 @@ use serin_route::{
     StringMatch,
 };
 
+use super::upstream::upstream;
 use crate::workload::{Reach, Routing};
 
 /// How a request line is rewritten where the provider is Gateway API; anything else replaces the full path (Flagger).
@@ -17,11 +18,12 @@ const REPLACE_PREFIX: &str = "ReplacePrefixMatch";
 
 /// The traffic of a canary whose versions are reached so.
 pub(super) fn routing(canary: &Located<Canary>, reach: Reach, keep: &mut impl FnMut(Problem)) -> Routing {
+    let upstream = Arc::new(upstream(canary, keep));
     let mut written = Written { canary, is_gateway_api: is_gateway_api(&canary.value), keep };
     let hosts = written.hosts();
     let (matches, audience) = written.conditions();
     let edits = Arc::new(written.edits());
-    Routing { matches: matches.into(), edits, audience, ..Routing::new(hosts, reach) }
+    Routing { matches: matches.into(), edits, upstream, audience, ..Routing::new(hosts, reach) }
 }
 
 /// Whether the manifest is written for Gateway API, whose prefixes are of whole path elements; Istio's are of bytes.

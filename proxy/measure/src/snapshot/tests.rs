@@ -14,7 +14,7 @@ fn count() -> impl Strategy<Value = u64> + Clone {
 }
 
 fn arm_counts(count: impl Strategy<Value = u64> + Clone) -> impl Strategy<Value = ArmCounts> {
-    let classes = prop::array::uniform11(count.clone());
+    let classes = prop::array::uniform12(count.clone());
     (count.clone(), count, classes).prop_map(|(routed, done, classes)| ArmCounts { routed, done, classes })
 }
 
@@ -33,16 +33,18 @@ fn arm_record(count: impl Strategy<Value = u64> + Clone) -> impl Strategy<Value 
     (
         arm_counts(count.clone()),
         arm_counts(count.clone()),
-        prop::array::uniform11(count.clone()),
+        prop::array::uniform12(count.clone()),
+        count.clone(),
         count.clone(),
         buckets(count.clone()),
         buckets(count),
     )
-        .prop_map(|(evidence, other, served, replays, latency_ok, latency_failed)| ArmRecord {
+        .prop_map(|(evidence, other, served, replays, retries, latency_ok, latency_failed)| ArmRecord {
             evidence,
             other,
             served,
             replays,
+            retries,
             latency_ok,
             latency_failed,
         })

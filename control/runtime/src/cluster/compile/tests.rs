@@ -161,11 +161,11 @@ fn one_that_cannot_be_used_keeps_what_it_meant_and_harms_no_other() {
         world.put(&deployment(name, "x:1"));
     }
     assert_eq!(world.meaning().compiled.len(), 2);
-    world.put(&canary("cart", "u-cart", 2, ", timeout: 3s"));
+    world.put(&canary("cart", "u-cart", 2, ", timeout: soon"));
     let meaning = world.meaning();
     assert_eq!(meaning.compiled.len(), 2, "the last good form stays in force");
-    assert_eq!(world.refusals("cart"), ["spec.service.timeout: not honoured by this version of Serin yet"]);
-    world.put(&canary("cart", "u-cart-anew", 1, ", timeout: 3s"));
+    assert_eq!(world.refusals("cart"), ["spec.service.timeout: \"soon\" is no duration, or one below zero"]);
+    world.put(&canary("cart", "u-cart-anew", 1, ", timeout: soon"));
     assert_eq!(world.meaning().compiled.len(), 1, "another Canary of that name never was good");
 }
 
