@@ -12,7 +12,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result, RetryType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
-use serin_measure::{Arm, Outcome};
+use serin_measure::Outcome;
 use serin_route::{Decision, Found, HeaderEdits, TryEnd, Unrouted};
 
 use crate::attempt::Attempt;
@@ -50,8 +50,6 @@ pub(crate) struct Context {
 struct Sent {
     attempt: Attempt,
     route: Arc<ThreadRoute>,
-    arm: Arm,
-    endpoint: usize,
     found: Found,
     /// What is changed of its answer alone.
     answer_edits: Option<HeaderEdits>,
@@ -111,13 +109,13 @@ impl Sent {
     /// Whether there is another try after one that ended so. If there is, the one that failed is counted.
     fn try_again(&mut self, session: &Session, end: TryEnd, outcome: Outcome) -> bool {
         let is_idempotent = session.req_header().method.is_idempotent();
-        let is_another = !self.deadline.has_passed() && self.tries.take(&self.route, end, is_idempotent);
-        if is_another {
-            self.attempt.try_again_after(outcome);
-            self.endpoint = (self.endpoint + 1) % self.route.addresses(self.arm).len();
-            self.connects = 0;
+        if self.deadline.has_passed() {
+            return false;
         }
-        is_another
+        let Some(instead) = self.tries.take(&self.attempt, end, outcome, is_idempotent) else { return false };
+        instead.begin(&mut self.attempt, outcome);
+        self.connects = 0;
+        true
     }
 }
 
@@ -172,18 +170,18 @@ impl ProxyHttp for Adapter {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        let scheme = origin(session).scheme();
-        match self.desk.decide(&HeaderView { head: session.req_header(), scheme }, |_| true) {
+        let (origin, trusted_hops) = (origin(session), self.settings.forwarding.trusted_hops);
+        match self.desk.decide(&HeaderView { head: session.req_header(), origin, trusted_hops }, |_| true) {
             // It takes everything.
             Ok(Decided::NotTaken) => Error::e_explain(ErrorType::InternalError, "not taken"),
             Ok(Decided::Taken(decision, route)) => {
-                let request = HeaderView { head: session.req_header(), scheme };
+                let request = HeaderView { head: session.req_header(), origin, trusted_hops };
                 let cors = route.edits().cors.as_ref();
                 if let Some(answer) = cors.and_then(|cors| cors.preflight(&request)) {
                     return answer_preflight(session, &answer).await;
                 }
                 let answer_edits = cors.map(|cors| cors.answer(&request));
-                let mut attempt = Attempt::begin(route.clone(), decision.arm, decision.assignment);
+                let mut attempt = Attempt::begin(route.clone(), &decision);
                 let is_grpc = grpc::is_grpc(request.head);
                 if is_grpc {
                     attempt.is_of_grpc();
@@ -194,12 +192,10 @@ impl ProxyHttp for Adapter {
                 if let Some(left) = deadline.left() {
                     set_deadline(left);
                 }
-                let Decision { found, arm, endpoint, .. } = decision;
+                let Decision { found, .. } = decision;
                 context.sent = Some(Sent {
                     attempt,
                     route,
-                    arm,
-                    endpoint,
                     found,
                     answer_edits,
                     connects: 0,
@@ -221,7 +217,7 @@ impl ProxyHttp for Adapter {
 
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
         let sent = context.sent.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "not routed"))?;
-        let mut peer = Box::new(sent.route.peers(sent.arm)[sent.endpoint].clone());
+        let mut peer = Box::new(sent.route.peers(sent.attempt.arm())[sent.attempt.endpoint()].clone());
         let limits = [sent.deadline.left(), sent.route.upstream().retries.try_timeout];
         if let Some(limit) = limits.into_iter().flatten().min() {
             let options = &mut peer.options;
@@ -245,10 +241,10 @@ impl ProxyHttp for Adapter {
     ) -> Box<Error> {
         let Some(sent) = &mut context.sent else { return error };
         sent.connects += 1;
-        let endpoints = sent.route.peers(sent.arm).len();
+        let endpoints = sent.attempt.endpoints();
         let mut another = sent.connects < ENDPOINTS_TRIED_MAX.min(endpoints) && !sent.deadline.has_passed();
         if another {
-            sent.endpoint = (sent.endpoint + 1) % endpoints;
+            sent.attempt.move_on();
         } else if sent.try_again(session, TryEnd::NotConnected, upstream(false, error.root_etype())) {
             another = true;
         }
@@ -342,7 +338,7 @@ impl ProxyHttp for Adapter {
     ) -> Result<()> {
         let Some(sent) = &context.sent else { return Ok(()) };
         edit::join_cookies(head)?;
-        edit::forward(head, sent.route.edits(), &self.settings.forwarding, origin(session), sent.arm)?;
+        edit::forward(head, sent.route.edits(), &self.settings.forwarding, origin(session), sent.attempt.arm())?;
         edit::request(head, sent.route.edits(), sent.route.entry(sent.found))
     }
 
@@ -386,6 +382,9 @@ impl ProxyHttp for Adapter {
             }
             edit::response(head, &sent.route.edits().response)?;
             sent.answer_edits.as_ref().map_or(Ok(()), |edits| edit::response(head, edits))?;
+            if let Some(cookie) = sent.attempt.cookie() {
+                head.append_header(http::header::SET_COOKIE, cookie)?;
+            }
         }
         // An HTTP/1.0 client knows no chunks (RFC 9112 section 6.1) and reads to the end of the connection instead.
         let to_the_end = is_old(session) && head.remove_header(&http::header::TRANSFER_ENCODING).is_some();
@@ -420,7 +419,7 @@ impl ProxyHttp for Adapter {
                 Some(error) => sent.attempt.end_as(classify(status, error)),
             }
             if let Some(error) = error {
-                tracing::debug!(arm = sent.arm.as_str(), path = session.req_header().uri.path(), %error, "request failed");
+                tracing::debug!(arm = sent.attempt.arm().as_str(), path = session.req_header().uri.path(), %error, "request failed");
             }
         }
     }

@@ -82,6 +82,8 @@ impl Lane {
         let request = match request::parse(bytes, &mut room) {
             Ok(Some(mut request)) => {
                 request.scheme = origin.scheme();
+                request.peer = origin.peer;
+                request.trusted_hops = self.settings.forwarding.trusted_hops;
                 request
             }
             Ok(None) if bytes.len() < HEAD_BYTES_MAX => return Admission::Partial,
@@ -125,19 +127,20 @@ impl Lane {
             return Admission::Preflight { answer: Box::new(answer), used: used() };
         }
         let answer_edits = cors.map(|cors| Box::new(cors.answer(request)));
+        let mut arm_at = None;
         if taken.is_ok() {
             out.clear();
             let (edits, entry) = (route.edits(), route.entry(decision.found));
             let passage = Passage { peer, arm: decision.arm };
-            compose::request(out, request, &Making { edits, entry, forwarding: &self.settings.forwarding, passage });
+            let making = Making { edits, entry, forwarding: &self.settings.forwarding, passage };
+            arm_at = compose::request(out, request, &making);
         }
         // What came in pieces is not kept, so it is tried once.
         let tries = if body.is_over() { Tries::of(route.upstream()) } else { Tries::default() };
         route.budget.earn();
         let order = Order {
-            attempt: Attempt::begin(route, decision.arm, decision.assignment),
-            arm: decision.arm,
-            endpoint: decision.endpoint,
+            attempt: Attempt::begin(route, &decision),
+            arm_at,
             body,
             is_head: request.method == "HEAD",
             is_idempotent: is_idempotent(request.method),

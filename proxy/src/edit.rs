@@ -44,7 +44,7 @@ pub(crate) fn forward(
     arm: Arm,
 ) -> Result<()> {
     let mut told = Vec::new();
-    let view = HeaderView { head, scheme: origin.scheme() };
+    let view = HeaderView { head, origin, trusted_hops: forwarding.trusted_hops };
     forwarding
         .tell(&view, Passage { peer: origin.peer, arm }, |name, value| told.push((name.to_owned(), value.to_owned())));
     let replaced = head.headers.keys().filter(|name| forwarding.replaces(name.as_str()));

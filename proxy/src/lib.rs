@@ -22,6 +22,7 @@ mod edge;
 mod edit;
 mod forward;
 mod grpc;
+mod health;
 mod limits;
 mod listen;
 mod meters;

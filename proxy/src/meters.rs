@@ -1,15 +1,18 @@
 //! All meters of this process, by canary and epoch: made when a table first needs them, folded when nobody does.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serin_analysis::EPOCHS_MAX;
 use serin_measure::{Arm, BootId, CanaryKey, Cell, CellKey, Cuts, EpochCounts, EpochId, EpochMeter, Snapshot};
-use serin_route::RouteTable;
+use serin_route::{Endpoint, Route, RouteTable};
 use tokio::sync::mpsc;
 
+use crate::health::Health;
 use crate::tripwire::{Tripped, Tripwire};
 
 /// How long an epoch that left the table is kept writable: a thread decides on the table it has just loaded, and that
@@ -36,6 +39,10 @@ struct CanaryMeters {
     tripwire: Arc<Tripwire>,
     live: BTreeMap<EpochId, LiveEpoch>,
     folded: BTreeMap<EpochId, EpochCounts>,
+    /// Requests at the canary now that have one of its places.
+    places: Arc<AtomicU32>,
+    /// Of the endpoints of the present table.
+    health: BTreeMap<SocketAddr, Arc<Health>>,
     /// Since when no table carries it.
     gone: Option<Instant>,
 }
@@ -53,6 +60,9 @@ struct LiveEpoch {
 pub(crate) struct Instruments {
     pub(crate) meter: Arc<EpochMeter>,
     pub(crate) tripwire: Arc<Tripwire>,
+    pub(crate) places: Arc<AtomicU32>,
+    /// By arm, in the order of its endpoints; empty where nobody asks.
+    pub(crate) health: [Vec<Arc<Health>>; 2],
 }
 
 impl Meters {
@@ -82,7 +92,8 @@ impl Meters {
             (live.left, canary.gone) = (None, None);
             let meter = live.meter.clone();
             canary.tell_tripwire();
-            Instruments { meter, tripwire: canary.tripwire.clone() }
+            let health = canary.health_of(route);
+            Instruments { meter, tripwire: canary.tripwire.clone(), places: canary.places.clone(), health }
         });
         let per_route = per_route.collect();
         drop_longest_gone(&mut canaries, now);
@@ -142,7 +153,22 @@ impl Meters {
 impl CanaryMeters {
     fn new(canary: &CanaryKey, report: &mpsc::UnboundedSender<Tripped>) -> Self {
         let tripwire = Arc::new(Tripwire::new(canary.clone(), report.clone()));
-        Self { tripwire, live: BTreeMap::new(), folded: BTreeMap::new(), gone: None }
+        let (live, folded, health) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { tripwire, live, folded, places: Arc::default(), health, gone: None }
+    }
+
+    /// The health of a route's endpoints, which is theirs from table to table.
+    fn health_of(&mut self, route: &Route) -> [Vec<Arc<Health>>; 2] {
+        if route.upstream.ejection.is_none() && route.upstream.warm_up.is_none() {
+            self.health.clear();
+            return Default::default();
+        }
+        let former = std::mem::take(&mut self.health);
+        let mut of = |endpoint: &Endpoint| {
+            let known = || former.get(&endpoint.address).cloned().unwrap_or_default();
+            self.health.entry(endpoint.address).or_insert_with(known).clone()
+        };
+        Arm::ALL.map(|arm| route.endpoints(arm).iter().map(&mut of).collect())
     }
 
     fn tell_tripwire(&self) {

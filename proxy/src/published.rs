@@ -1,6 +1,6 @@
 //! A table together with what its routes are measured by, swapped as one.
 
-use serin_route::{Live, RouteIndex, RouteTable};
+use serin_route::RouteTable;
 
 use crate::meters::Instruments;
 
@@ -9,10 +9,4 @@ pub(crate) struct Published {
     pub(crate) table: RouteTable,
     /// By route index.
     pub(crate) instruments: Vec<Instruments>,
-}
-
-impl Live for Published {
-    fn tripped(&self, route: RouteIndex) -> bool {
-        self.instruments[route.0 as usize].tripwire.is_tripped(self.table.route(route).rollout)
-    }
 }

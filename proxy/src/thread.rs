@@ -1,15 +1,20 @@
 //! What one thread of the edge owns: its view of the table, its recorder slots, its random numbers, its listeners.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, Cache};
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
-use serin_measure::{Arm, EpochMeter, Shard};
-use serin_route::{Decision, Edits, Found, Match, RequestView, RouteIndex, Ticket, Unrouted, Upstream, decide_on};
+use serin_measure::{Arm, EpochMeter, FailedUnits, Shard};
+use serin_route::{
+    Condition, CookieSet, Decision, Edits, Found, Live, Match, Mirror, Place, RequestView, RouteIndex, Stickiness,
+    Ticket, Unit, Unrouted, Upstream, decide_on,
+};
 
 use crate::budget::Budget;
+use crate::health::Health;
 use crate::peer::peer;
 use crate::published::Published;
 use crate::settings::Settings;
@@ -46,7 +51,14 @@ pub(crate) struct ThreadRoute {
     upstream: Arc<Upstream>,
     /// What may be tried again.
     pub(crate) budget: Budget,
+    stickiness: Option<Arc<Stickiness>>,
+    pub(crate) mirror: Option<Mirror>,
+    pub(crate) replays: bool,
     addresses: [Vec<SocketAddr>; 2],
+    /// Requests in flight that this thread has with each endpoint.
+    in_flight: [Vec<AtomicU32>; 2],
+    health: [Vec<Arc<Health>>; 2],
+    places: Arc<AtomicU32>,
     /// Made when pingora-proxy needs them first.
     peers: OnceLock<[Vec<HttpPeer>; 2]>,
     settings: Arc<Settings>,
@@ -74,6 +86,55 @@ impl ThreadRoute {
     /// How its backends are spoken to.
     pub(crate) fn upstream(&self) -> &Upstream {
         &self.upstream
+    }
+
+    /// What the answer to a request sets a cookie to, if it does.
+    pub(crate) fn cookie(&self, set: CookieSet) -> Option<&str> {
+        self.stickiness.as_deref()?.line(set)
+    }
+
+    /// Units of users that have failed in its epoch.
+    pub(crate) fn failed_units(&self) -> &FailedUnits {
+        self.meter.failed_units()
+    }
+
+    /// A request goes to an endpoint.
+    pub(crate) fn enter(&self, arm: Arm, endpoint: usize) {
+        add(&self.in_flight[arm.index()][endpoint], 1);
+    }
+
+    /// It has left it, having gone well or not; none if neither is known.
+    pub(crate) fn leave(&self, arm: Arm, endpoint: usize, was_good: Option<bool>) {
+        add(&self.in_flight[arm.index()][endpoint], -1);
+        let health = &self.health[arm.index()];
+        if let (Some(was_good), Some(rule)) = (was_good, &self.upstream.ejection) {
+            match was_good {
+                true => health[endpoint].succeeded(),
+                false => health[endpoint].failed(rule, health.iter().map(AsRef::as_ref)),
+            }
+        }
+    }
+
+    /// Gives back a place among the requests at the canary.
+    pub(crate) fn give_place_back(&self) {
+        self.places.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn condition(&self, arm: Arm, endpoint: usize) -> Condition {
+        let in_flight = self.in_flight[arm.index()][endpoint].load(Ordering::Relaxed);
+        match self.health[arm.index()].get(endpoint) {
+            None => Condition { in_flight, ..Condition::IDLE },
+            Some(health) => {
+                Condition { in_flight, warmth: health.warmth(self.upstream.warm_up), is_out: health.is_out() }
+            }
+        }
+    }
+
+    /// The endpoint after this one that takes requests, where another try goes.
+    pub(crate) fn next_endpoint(&self, arm: Arm, endpoint: usize) -> usize {
+        let count = self.addresses(arm).len();
+        let mut others = (1..count).map(|step| (endpoint + step) % count);
+        others.find(|other| !self.condition(arm, *other).is_out).unwrap_or((endpoint + 1) % count)
     }
 
     /// The entry by which a request was found; see [`serin_route::Route::entry`].
@@ -104,8 +165,52 @@ impl ThreadRoute {
             && (Arc::ptr_eq(&self.matches, &route.matches) || self.matches == route.matches)
             && (Arc::ptr_eq(&self.edits, &route.edits) || self.edits == route.edits)
             && (Arc::ptr_eq(&self.upstream, &route.upstream) || self.upstream == route.upstream)
+            && self.stickiness == route.stickiness
+            && (self.mirror, self.replays) == (route.mirror, route.replays)
+            && Arc::ptr_eq(&self.places, &instruments.places)
+            && Arm::ALL.into_iter().all(|arm| {
+                let (own, other) = (&self.health[arm.index()], &instruments.health[arm.index()]);
+                own.len() == other.len() && own.iter().zip(other).all(|(own, other)| Arc::ptr_eq(own, other))
+            })
             && Arm::ALL.into_iter().all(is_same)
     }
+}
+
+/// What is live of the route that a request was found by.
+struct Now<'a> {
+    published: &'a Published,
+    route: &'a ThreadRoute,
+}
+
+impl Live for Now<'_> {
+    fn tripped(&self, route: RouteIndex) -> bool {
+        self.route.tripwire.is_tripped(self.published.table.route(route).rollout)
+    }
+
+    fn take_place(&self, _: RouteIndex, most: u32) -> bool {
+        let taken = self.route.places.fetch_add(1, Ordering::Relaxed);
+        if taken >= most {
+            self.route.give_place_back();
+        }
+        taken < most
+    }
+
+    fn give_place_back(&self, _: RouteIndex) {
+        self.route.give_place_back();
+    }
+
+    fn has_failed(&self, _: RouteIndex, unit: Unit) -> bool {
+        self.route.failed_units().contains(unit.0)
+    }
+
+    fn condition(&self, place: Place, endpoint: usize) -> Condition {
+        self.route.condition(place.arm, endpoint)
+    }
+}
+
+/// Adds to a count that one thread alone writes.
+fn add(count: &AtomicU32, change: i32) {
+    count.store(count.load(Ordering::Relaxed).wrapping_add_signed(change), Ordering::Relaxed);
 }
 
 impl Desk {
@@ -137,18 +242,18 @@ impl Desk {
         if !takes(&published.table.route(found.route).upstream) {
             return Ok(Decided::NotTaken);
         }
-        let ticket = Ticket::from(own.random.u64(..));
-        let decision = decide_on(&published.table, found, request, published, ticket)?;
-        let index = decision.found.route;
+        let index = found.route;
         let place = &mut own.routes[index.0 as usize];
         let route = match place {
             Some((turn, route)) if *turn == own.turn || route.is_of(published, index) => {
                 *turn = own.turn;
-                route.clone()
+                &*route
             }
-            _ => place.insert((own.turn, Arc::new(self.prepare(published, index)))).1.clone(),
+            _ => &place.insert((own.turn, Arc::new(self.prepare(published, index)))).1,
         };
-        Ok(Decided::Taken(decision, route))
+        let ticket = Ticket::from(own.random.u64(..));
+        let decision = decide_on(&published.table, found, request, &Now { published, route }, ticket)?;
+        Ok(Decided::Taken(decision, route.clone()))
     }
 
     fn prepare(&self, published: &Published, index: RouteIndex) -> ThreadRoute {
@@ -163,6 +268,12 @@ impl Desk {
             edits: route.edits.clone(),
             upstream: route.upstream.clone(),
             budget: Budget::default(),
+            stickiness: route.stickiness.clone(),
+            mirror: route.mirror,
+            replays: route.replays,
+            in_flight: Arm::ALL.map(|arm| route.endpoints(arm).iter().map(|_| AtomicU32::new(0)).collect()),
+            health: instruments.health.clone(),
+            places: instruments.places.clone(),
             addresses: [addresses(Arm::Primary), addresses(Arm::Canary)],
             peers: OnceLock::new(),
             settings: self.settings.clone(),

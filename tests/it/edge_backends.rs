@@ -6,7 +6,7 @@ use http_body_util::Full;
 use hyper::{Request, StatusCode, Version};
 use serin_measure::{Arm, OutcomeClass};
 use serin_proxy::Pem;
-use serin_route::{Edits, Identity, Protocol, Retries, Route, Upstream, UpstreamTls};
+use serin_route::{Edits, Identity, Protocol, Route, Upstream, UpstreamTls};
 
 use crate::certificates::{certificate, key, pair, server};
 use crate::edge::{TestEdge, assert_counts, drawn, settings};
@@ -23,7 +23,7 @@ fn spoken(backend: &Speaker, upstream: Upstream) -> Route {
     Route { upstream: Arc::new(upstream), ..drawn(Arm::Canary, &[address], &[address]) }
 }
 
-const HTTP2: Upstream = Upstream { protocol: Protocol::Http2, tls: None, timeout: None, retries: Retries::NONE };
+const HTTP2: Upstream = Upstream::speaking(Protocol::Http2);
 
 /// How to reach this backend, as who this is.
 fn tls(trusted: &Pem, name: Option<&str>, own: Option<&Pem>) -> Upstream {

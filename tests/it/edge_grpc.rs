@@ -158,7 +158,7 @@ impl Shop {
     }
 }
 
-const GRPC: Upstream = Upstream { protocol: Protocol::Http2, tls: None, timeout: None, retries: Retries::NONE };
+const GRPC: Upstream = Upstream::speaking(Protocol::Http2);
 
 fn path() -> http::uri::PathAndQuery {
     http::uri::PathAndQuery::from_static("/test.Echo/Say")

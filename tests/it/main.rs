@@ -17,6 +17,8 @@ mod edge_hostile;
 mod edge_outcomes;
 mod edge_retries;
 mod edge_routing;
+mod edge_safety;
+mod edge_sticky;
 mod edge_stop;
 mod edge_swaps;
 mod edge_tls;

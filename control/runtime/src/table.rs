@@ -21,7 +21,6 @@ fn route(workload: &Workload, state: &State) -> Route {
     let (primary, canary_endpoints) = (endpoints(routing.primary(&wanted)), endpoints(routing.canary(&wanted)));
     let Desired { epoch, rollout, .. } = wanted;
     Route {
-        canary: workload.plan.canary.clone(),
         rollout,
         epoch: epoch.id,
         coin: epoch.coin,
@@ -33,6 +32,7 @@ fn route(workload: &Workload, state: &State) -> Route {
         audience: routing.audience.clone(),
         primary,
         canary_endpoints,
+        ..Route::new(workload.plan.canary.clone())
     }
 }
 

@@ -33,13 +33,14 @@ mod tests;
 pub struct EpochMeter {
     key: CellKey,
     shards: Box<[CachePadded<Shard>]>,
+    failed_units: FailedUnits,
 }
 
 impl EpochMeter {
     /// A meter at zero for `threads` writing threads; at least one.
     pub fn new(key: CellKey, threads: usize) -> Self {
         let shards = (0..threads.max(1)).map(|_| CachePadded::default());
-        Self { key, shards: shards.collect() }
+        Self { key, shards: shards.collect(), failed_units: FailedUnits::default() }
     }
 
     /// Whose counts these are.
@@ -51,6 +52,11 @@ impl EpochMeter {
     /// never a count.
     pub fn shard(&self, thread: usize) -> &Shard {
         &self.shards[thread % self.shards.len()]
+    }
+
+    /// Units of users that have failed in this epoch. A unit has one coin, so it is scored once, whatever it does afterwards.
+    pub const fn failed_units(&self) -> &FailedUnits {
+        &self.failed_units
     }
 
     /// The evidence, read in one pass: what a tripwire looks at on every failure.
@@ -256,6 +262,17 @@ impl Shard {
         bump(&self.retries[arm.index()]);
     }
 
+    /// The same for a drawn request of a unit that has failed before in its epoch: it paid its fee when it was routed, and its failure is
+    /// not scored.
+    pub fn ended_unscored(&self, arm: Arm, outcome: Outcome, latency_us: Option<u64>) {
+        let class = outcome.class();
+        bump(&self.other[arm.index()].classes[class.index()]);
+        if let Some(us) = latency_us.filter(|_| class.has_latency()) {
+            self.latency[arm.index()].of(class).record(us);
+        }
+        bump(&self.evidence[arm.index()].done);
+    }
+
     /// What the user got in the end, from `arm`: the answer of the last attempt.
     pub fn served(&self, arm: Arm, outcome: Outcome) {
         bump(&self.served[arm.index()][outcome.class().index()]);
@@ -299,6 +316,32 @@ impl fmt::Debug for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cell = self.reading().cell;
         f.debug_struct("Shard").field("cell", &cell).finish_non_exhaustive()
+    }
+}
+
+/// A bit for each unit of users, made when the first one fails.
+#[derive(Debug, Default)]
+pub struct FailedUnits(OnceLock<Box<[AtomicU64]>>);
+
+impl FailedUnits {
+    /// Words for 2^16 units.
+    const WORDS: usize = 1 << 10;
+
+    /// Whether this unit has failed.
+    pub fn contains(&self, unit: u16) -> bool {
+        let (word, bit) = Self::place(unit);
+        self.0.get().is_some_and(|words| words[word].load(Ordering::Relaxed) & bit != 0)
+    }
+
+    /// This unit fails; false if it had failed before.
+    pub fn insert(&self, unit: u16) -> bool {
+        let (word, bit) = Self::place(unit);
+        let words = self.0.get_or_init(|| (0..Self::WORDS).map(|_| AtomicU64::new(0)).collect());
+        words[word].fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    fn place(unit: u16) -> (usize, u64) {
+        (usize::from(unit >> 6), 1 << (unit & 63))
     }
 }
 

@@ -71,6 +71,12 @@ impl Coin {
         u64::from(draw) < self.k
     }
 
+    /// The coin for users in 2^16 units, rounded toward the primary.
+    #[must_use]
+    pub const fn in_units(self) -> Self {
+        Self { k: self.k & !0xffff }
+    }
+
     /// The arm, where the coin cannot but fall one way.
     pub fn certain(self) -> Option<Arm> {
         match self {

@@ -23,7 +23,7 @@ mod outcome;
 mod snapshot;
 
 pub use crate::bucket::{Buckets, InvalidBuckets};
-pub use crate::cells::{Cell, Cuts, EpochMeter, Shard};
+pub use crate::cells::{Cell, Cuts, EpochMeter, FailedUnits, Shard};
 pub use crate::coin::{Coin, CoinOutOfRange};
 pub use crate::counts::{ArmCounts, ArmRecord, CheckCounts, EpochCounts};
 pub use crate::names::{Arm, Assignment, BootId, CanaryKey, EpochId, InvalidCanaryKey};

@@ -12,6 +12,8 @@ use serin_measure::{Arm, CanaryKey, Coin, EpochId};
 
 use crate::edits::Edits;
 use crate::matcher::Match;
+use crate::mirror::Mirror;
+use crate::stickiness::Stickiness;
 use crate::upstream::Upstream;
 use crate::view::RequestView;
 
@@ -95,6 +97,23 @@ pub struct Route {
     pub primary: Vec<Endpoint>,
     /// Endpoints of the canary; none when there is no canary.
     pub canary_endpoints: Vec<Endpoint>,
+    /// How users keep their version; every request is tossed for where absent.
+    pub stickiness: Option<Arc<Stickiness>>,
+    /// What the canary gets copies of.
+    pub mirror: Option<Mirror>,
+    /// Requests at the canary at one time, in one process; the others go to the primary.
+    pub canary_requests_max: Option<u32>,
+    /// Whether a request that failed at the canary before any of its answer went out is sent to the primary, if it may be repeated.
+    pub replays: bool,
+}
+
+/// An arm of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The route.
+    pub route: RouteIndex,
+    /// The arm.
+    pub arm: Arm,
 }
 
 /// All routes, found by host.
@@ -178,6 +197,10 @@ impl Route {
             audience: Audience::default(),
             primary: Vec::new(),
             canary_endpoints: Vec::new(),
+            stickiness: None,
+            mirror: None,
+            canary_requests_max: None,
+            replays: false,
         }
     }
 

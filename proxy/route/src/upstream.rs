@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::balance::Balance;
 use crate::retries::Retries;
 
 /// How backends are spoken to.
@@ -16,6 +17,23 @@ pub struct Upstream {
     pub timeout: Option<Duration>,
     /// What is tried again, and when one try has taken too long.
     pub retries: Retries,
+    /// Which endpoint of an arm is chosen.
+    pub balance: Balance,
+    /// How long a new endpoint gets less than its share; no time at all where absent.
+    pub warm_up: Option<Duration>,
+    /// When an endpoint that fails is left out for a while; never where absent.
+    pub ejection: Option<Ejection>,
+}
+
+/// When an endpoint is left out: its requests go to the others of its arm, and what it has failed stays in the arm's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ejection {
+    /// Failures in a row: 5xx, no answer, no connection.
+    pub failures: u32,
+    /// For how long; as many times that as it was left out before without a break, at most ten.
+    pub time: Duration,
+    /// How much of an arm may be left out, in percent. Of an arm with two endpoints or more one may be in any case, and one stays in any case.
+    pub most_percent: u32,
 }
 
 /// A version of HTTP.
@@ -58,6 +76,19 @@ impl std::fmt::Debug for Identity {
 }
 
 impl Upstream {
+    /// Backends of this protocol in cleartext, with nothing else about them.
+    pub const fn speaking(protocol: Protocol) -> Self {
+        Self {
+            protocol,
+            tls: None,
+            timeout: None,
+            retries: Retries::NONE,
+            balance: Balance::LeastOfTwo,
+            warm_up: None,
+            ejection: None,
+        }
+    }
+
     /// Whether it is HTTP/1.1 in cleartext.
     pub fn is_plain(&self) -> bool {
         self.protocol == Protocol::Http1 && self.tls.is_none()

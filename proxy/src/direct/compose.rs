@@ -37,8 +37,17 @@ pub(crate) struct Making<'a> {
     pub(crate) passage: Passage,
 }
 
-/// The head that a backend gets.
-pub(crate) fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, making: &Making<'_>) {
+/// What an answer is changed by.
+pub(crate) struct AnswerEdits<'a> {
+    pub(crate) of_route: &'a HeaderEdits,
+    /// Of this answer alone.
+    pub(crate) own: Option<&'a HeaderEdits>,
+    /// A cookie that it sets.
+    pub(crate) cookie: Option<&'a str>,
+}
+
+/// The head that a backend gets. Returns where in it the arm is told, if it is.
+pub(crate) fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, making: &Making<'_>) -> Option<usize> {
     let Making { edits, entry, forwarding, passage } = *making;
     out.extend_from_slice(request.method.as_bytes());
     out.push(b' ');
@@ -62,25 +71,28 @@ pub(crate) fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, making: &Mak
             field(out, header.name, header.value);
         }
     }
+    let mut arm_at = None;
     forwarding.tell(request, passage, |name, value| {
         if !edits.request.drops(name) {
             field(out, name, value);
+            if forwarding.arm.as_deref() == Some(name) {
+                arm_at = Some(out.len() - b"\r\n".len() - value.len());
+            }
         }
     });
     appended(out, &edits.request);
     out.extend_from_slice(b"\r\n");
+    arm_at
 }
 
 /// The head that a client gets. A body without a length is sent in chunks, so that its end is told from its being cut off.
-///
-/// `own` are edits for this answer alone, beside those of its route.
 pub(crate) fn response(
     out: &mut Vec<u8>,
     response: &Response<'_, '_>,
     afterwards: Afterwards,
-    edits: &HeaderEdits,
-    own: Option<&HeaderEdits>,
+    edits: &AnswerEdits<'_>,
 ) {
+    let AnswerEdits { of_route: edits, own, cookie } = *edits;
     status_line(out, response);
     for header in response.headers {
         let is_left_out = edits.drops(header.name) || own.is_some_and(|own| own.drops(header.name));
@@ -93,6 +105,9 @@ pub(crate) fn response(
     }
     if let Some(own) = own {
         appended(out, own);
+    }
+    if let Some(cookie) = cookie {
+        field(out, "set-cookie", cookie.as_bytes());
     }
     if !response.has_date {
         // RFC 9110 section 6.6.1.

@@ -26,15 +26,14 @@ use super::pass_on::{AHEAD_BYTES_MAX, Answer, Client, Uploading, Whole};
 use super::turn::Turn;
 use crate::adapter::ENDPOINTS_TRIED_MAX;
 use crate::attempt::Attempt;
-use crate::tries::Tries;
+use crate::tries::{Instead, Tries};
 
 /// A request that was decided on.
 #[derive(Debug)]
 pub(crate) struct Order {
     pub(crate) attempt: Attempt,
-    pub(crate) arm: Arm,
-    /// Where to try, from which on.
-    pub(crate) endpoint: usize,
+    /// Where in its head the backend is told which arm it is.
+    pub(crate) arm_at: Option<usize>,
     /// What of its body has not come yet.
     pub(crate) body: Body,
     pub(crate) is_head: bool,
@@ -73,8 +72,8 @@ pub(super) enum Fault {
     Backend(Outcome),
     /// There was no connection to one, in this way.
     NotConnected(Outcome),
-    /// An answer with this status has begun, and there is another try instead.
-    Unwanted(u16),
+    /// An answer with this status has begun, and there is something else instead.
+    Unwanted(u16, Instead),
     /// The backend closed a kept connection before it answered anything.
     Stale,
 }
@@ -87,7 +86,7 @@ impl Fault {
             Self::ClientSlow => Some("408 Request Timeout"),
             Self::ClientMalformed => Some("400 Bad Request"),
             Self::Backend(Outcome::Timeout) | Self::NotConnected(Outcome::Timeout) => Some("504 Gateway Timeout"),
-            Self::Backend(_) | Self::NotConnected(_) | Self::Unwanted(_) | Self::Stale => Some("502 Bad Gateway"),
+            Self::Backend(_) | Self::NotConnected(_) | Self::Unwanted(..) | Self::Stale => Some("502 Bad Gateway"),
         }
     }
 
@@ -99,7 +98,7 @@ impl Fault {
             (Self::ClientGone | Self::ClientSlow | Self::ClientMalformed, _) => Outcome::ClientAbort,
             (Self::Backend(Outcome::Reset), Some(_)) | (Self::Stale, Some(_)) => Outcome::Truncated,
             (Self::Backend(outcome) | Self::NotConnected(outcome), _) => outcome,
-            (Self::Unwanted(status), _) => Outcome::Status(status),
+            (Self::Unwanted(status, _), _) => Outcome::Status(status),
             (Self::Stale, None) => Outcome::Reset,
         }
     }
@@ -110,7 +109,7 @@ impl Fault {
             Self::ClientGone | Self::ClientSlow | Self::ClientMalformed => None,
             Self::Backend(_) | Self::Stale => Some(TryEnd::NoAnswer),
             Self::NotConnected(_) => Some(TryEnd::NotConnected),
-            Self::Unwanted(status) => Some(TryEnd::Status(status)),
+            Self::Unwanted(status, _) => Some(TryEnd::Status(status)),
         }
     }
 }
@@ -164,7 +163,7 @@ impl Lane {
             Err(fault) => {
                 let head = order.attempt.status();
                 order.attempt.end_as(fault.outcome(head));
-                tracing::debug!(arm = order.arm.as_str(), ?fault, "request failed");
+                tracing::debug!(arm = order.attempt.arm().as_str(), ?fault, "request failed");
                 if let (false, Some(status)) = (order.has_written, fault.status()) {
                     self.tell(stream, alarm, status).await;
                 }
@@ -221,17 +220,22 @@ impl Lane {
                 order.attempt.send_again();
                 continue;
             }
-            let Order { attempt, tries, has_written, is_idempotent, .. } = order;
-            let is_another = match (fault, fault.end_of_try()) {
-                (Fault::Unwanted(_), _) => true,
-                (_, Some(end)) => !*has_written && tries.take(attempt.route(), end, *is_idempotent),
-                (_, None) => false,
+            let outcome = fault.outcome(order.attempt.status());
+            let instead = match (fault, fault.end_of_try()) {
+                (Fault::Unwanted(_, instead), _) => Some(instead),
+                (_, Some(end)) if !order.has_written => {
+                    order.tries.take(&order.attempt, end, outcome, order.is_idempotent)
+                }
+                (_, Some(_) | None) => None,
             };
-            if !is_another {
-                return Err(fault);
+            let Some(instead) = instead else { return Err(fault) };
+            instead.begin(&mut order.attempt, outcome);
+            if instead == Instead::Replay
+                && let Some(at) = order.arm_at
+            {
+                let former = Arm::Canary.as_str().len();
+                out.splice(at..at + former, Arm::Primary.as_str().bytes());
             }
-            attempt.try_again_after(fault.outcome(attempt.status()));
-            order.endpoint = (order.endpoint + 1) % order.attempt.route().addresses(order.arm).len();
         }
     }
 
@@ -266,10 +270,10 @@ impl Lane {
 
     /// A connection to one of the arm's endpoints. While nothing was sent, another one may be tried.
     async fn reach(&self, alarm: &Alarm, order: &mut Order, may_reuse: bool) -> Result<Backend, Fault> {
-        let endpoints = order.attempt.route().addresses(order.arm).len();
+        let endpoints = order.attempt.endpoints();
         let mut tried = 0;
         loop {
-            let address = order.attempt.route().addresses(order.arm)[order.endpoint];
+            let address = order.attempt.address();
             if may_reuse && let Some(stream) = self.pool.take(address) {
                 return Ok(Backend { stream, address, is_reused: true });
             }
@@ -286,7 +290,7 @@ impl Lane {
             if tried >= ENDPOINTS_TRIED_MAX.min(endpoints) {
                 return Err(fault);
             }
-            order.endpoint = (order.endpoint + 1) % endpoints;
+            order.attempt.move_on();
         }
     }
 

@@ -305,9 +305,10 @@ impl Lane {
             return if bytes.len() < HEAD_BYTES_MAX { Ok(Head::Partial) } else { Err(broken) };
         };
         let (length, status) = (found.length, found.status);
-        if answer.tries.take(answer.attempt.route(), TryEnd::Status(status), answer.is_idempotent) {
+        let end = TryEnd::Status(status);
+        if let Some(instead) = answer.tries.take(answer.attempt, end, Outcome::Status(status), answer.is_idempotent) {
             answer.attempt.head(status);
-            return Err(Fault::Unwanted(status));
+            return Err(Fault::Unwanted(status, instead));
         }
         answer.out.clear();
         let head = match status {
@@ -320,8 +321,12 @@ impl Lane {
             _ => {
                 let stays = answer.keep_alive && client.has_sent_all() && !self.is_draining();
                 let afterwards = if stays { Afterwards::KeepAlive } else { Afterwards::Close };
-                let edits = &answer.attempt.route().edits().response;
-                compose::response(answer.out, &found, afterwards, edits, answer.edits);
+                let edits = compose::AnswerEdits {
+                    of_route: &answer.attempt.route().edits().response,
+                    own: answer.edits,
+                    cookie: answer.attempt.cookie(),
+                };
+                compose::response(answer.out, &found, afterwards, &edits);
                 let after = if stays { After::Next } else { After::Close };
                 let chunks = found.body == Body::ToEnd;
                 Head::Final(Begun { reusable: found.keep_alive, body: found.body, after, chunks })

@@ -4,6 +4,7 @@
 //! refused (RFC 9112, sections 2.2, 3.2, 5.1, 6.3 and 11): by one rule for all, whichever adapter carries the rest.
 
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 
 use httparse::Header;
 use serin_route::RequestView;
@@ -26,6 +27,9 @@ pub(crate) struct Request<'h, 'b> {
     host: Option<&'b [u8]>,
     /// The scheme of the connection, which a head does not tell.
     pub(crate) scheme: &'static str,
+    /// The other end of the connection, and how many proxies are trusted there.
+    pub(crate) peer: Option<IpAddr>,
+    pub(crate) trusted_hops: u8,
     pub(crate) facts: Facts,
 }
 
@@ -74,7 +78,7 @@ pub(crate) fn parse<'h, 'b>(bytes: &'b [u8], room: &'h mut Room<'b>) -> Result<O
     let is_old = version == 0;
     let authority = check_target(method, target)?;
     let (facts, host) = facts(headers, length, is_old, authority)?;
-    Ok(Some(Request { method, target, headers, host, scheme: "http", facts }))
+    Ok(Some(Request { method, target, headers, host, scheme: "http", peer: None, trusted_hops: 0, facts }))
 }
 
 /// Whether every line ends in CR LF. `httparse` takes a bare LF too, and other readers may not.
@@ -285,6 +289,14 @@ impl RequestView for Request<'_, '_> {
 
     fn scheme(&self) -> &str {
         self.scheme
+    }
+
+    fn peer(&self) -> Option<IpAddr> {
+        self.peer
+    }
+
+    fn trusted_hops(&self) -> u8 {
+        self.trusted_hops
     }
 
     fn path(&self) -> &[u8] {

@@ -26,7 +26,7 @@ pub(super) fn upstream(canary: &Located<serin_config::Canary>, keep: &mut impl F
     // Without TLS there is nothing to agree by.
     let protocol = if tls.is_none() && protocol == Protocol::Agreed { Protocol::Http1 } else { protocol };
     let timeout = written.duration("timeout", service.timeout.as_deref());
-    Upstream { protocol, tls, timeout, retries: written.retries() }
+    Upstream { protocol, tls, timeout, retries: written.retries(), ..Upstream::default() }
 }
 
 struct Written<'a, K> {

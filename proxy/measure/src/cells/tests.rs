@@ -8,12 +8,13 @@ use super::*;
 use crate::counts::CheckCounts;
 use crate::names::{BootId, CanaryKey, EpochId};
 
-const OUTCOMES: [Outcome; 11] = [
+const OUTCOMES: [Outcome; 12] = [
     Outcome::Status(101),
     Outcome::Status(200),
     Outcome::Status(302),
     Outcome::Status(404),
     Outcome::Status(503),
+    Outcome::Grpc,
     Outcome::ConnectFailed,
     Outcome::Reset,
     Outcome::Truncated,
@@ -308,4 +309,28 @@ fn stray_writers_on_one_shard_lose_nothing() {
 #[test]
 fn a_look_over_many_shards_never_sees_newer_failures_of_the_canary_than_of_the_primary() {
     check_concurrently(1, 1000);
+}
+
+#[test]
+fn a_unit_of_users_fails_once() {
+    let units = FailedUnits::default();
+    assert!(!units.contains(0));
+    for unit in [0, 63, 64, u16::MAX] {
+        assert!(units.insert(unit) && !units.insert(unit) && units.contains(unit), "{unit}");
+    }
+    assert!(!units.contains(1) && !units.contains(65));
+}
+
+#[test]
+fn a_failure_that_is_not_scored_is_counted_and_leaves_nothing_in_flight() {
+    let meter = meter(1);
+    for _ in 0..2 {
+        meter.shard(0).routed(Arm::Canary, Assignment::Drawn);
+    }
+    meter.shard(0).ended(Arm::Canary, Assignment::Drawn, Outcome::Reset, Some(1));
+    meter.shard(0).ended_unscored(Arm::Canary, Outcome::Reset, Some(1));
+    let cell = meter.look();
+    assert_eq!((cell.n, cell.a, cell.in_flight()), (2, 1, 0));
+    assert_eq!(meter.snapshot().checks(Arm::Canary).failures, 2, "the checks see both");
+    assert_eq!(meter.snapshot().cell(), cell);
 }

@@ -1,11 +1,16 @@
 //! Deciding, by tables and by properties.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use serin_measure::{Arm, Assignment, CanaryKey, Coin, EpochId};
 
 use super::*;
 use crate::sample::{Request, request, to};
-use crate::{Endpoint, Force, Generation, HeaderMatch, Host, Match, PathMatch, StringMatch, TableError};
+use crate::{
+    Cookie, CookieAttributes, Cookies, Endpoint, Force, Generation, HashKey, HeaderMatch, Host, Match, Mirror,
+    PathMatch, StringMatch, TableError,
+};
 
 fn route(percent: f64) -> Route {
     let endpoint = |port| Endpoint { address: ([127, 0, 0, 1], port).into() };
@@ -310,4 +315,128 @@ proptest! {
         let hosts = vec![Host::parse("*.example.com").expect("a host")];
         table(vec![Route { hosts, ..route(1.0) }]).find(&Request { authority: Some(authority), ..Request::default() });
     }
+}
+
+/// A canary with so many places, none of which is free, or all; what was taken and given back.
+#[derive(Default)]
+struct Places {
+    are_full: bool,
+    taken: std::cell::Cell<i32>,
+    failed: Option<Unit>,
+}
+
+impl Live for Places {
+    fn take_place(&self, _: RouteIndex, _: u32) -> bool {
+        if !self.are_full {
+            self.taken.set(self.taken.get() + 1);
+        }
+        !self.are_full
+    }
+
+    fn give_place_back(&self, _: RouteIndex) {
+        self.taken.set(self.taken.get() - 1);
+    }
+
+    fn has_failed(&self, _: RouteIndex, unit: Unit) -> bool {
+        self.failed == Some(unit)
+    }
+}
+
+fn decided(route: Route, request: &Request, live: &impl Live, coin: u32) -> Decision {
+    decide(&table(vec![route]), request, live, Ticket { coin, pick: 0 }).expect("it goes somewhere")
+}
+
+#[test]
+fn a_full_canary_is_looked_at_before_the_coin_and_a_place_is_kept_by_who_goes_there_alone() {
+    use Assignment::{Capped, Drawn, Forced};
+    let limited = |percent| Route { canary_requests_max: Some(1), ..route(percent) };
+    let insider = Force { matches: header("x-insider", exact("yes")), arm: Arm::Canary };
+    let forcing = || Route { forced: vec![insider.clone()], ..limited(10.0) };
+    for (route, headers, are_full, coin, expected, taken) in [
+        (limited(10.0), &[][..], false, LOW, (Arm::Canary, Drawn), 1),
+        (limited(10.0), &[], false, HIGH, (Arm::Primary, Drawn), 0),
+        (limited(10.0), &[], true, LOW, (Arm::Primary, Capped), 0),
+        (limited(10.0), &[], true, HIGH, (Arm::Primary, Capped), 0),
+        (limited(0.0), &[], true, HIGH, (Arm::Primary, Forced), 0),
+        (limited(100.0), &[], true, HIGH, (Arm::Primary, Capped), 0),
+        (forcing(), &[("x-insider", "yes")], false, HIGH, (Arm::Canary, Forced), 1),
+        (forcing(), &[("x-insider", "yes")], true, HIGH, (Arm::Primary, Capped), 0),
+    ] {
+        let live = Places { are_full, ..Places::default() };
+        let decision = decided(route, &request(headers), &live, coin);
+        assert_eq!((decision.arm, decision.assignment), expected);
+        assert_eq!((live.taken.get(), decision.has_place), (taken, taken == 1));
+    }
+}
+
+fn cookies() -> Stickiness {
+    let cookie = |name, value| Some(Cookie::new(name, value, &CookieAttributes::default()));
+    Stickiness::Cookies(Cookies {
+        canary: cookie("c", "new"),
+        primary: cookie("p", "old"),
+        former: cookie("c", "gone"),
+    })
+}
+
+#[test]
+fn checklist_117_119_120_122_124_a_cookie_follows_a_toss_and_is_followed_and_nothing_follows_from_a_certain_coin() {
+    use Assignment::{Drawn, Forced, Sticky};
+    let at = |percent| Route { stickiness: Some(Arc::new(cookies())), ..route(percent) };
+    let (none, of) = (CookieSet::Nothing, CookieSet::Of);
+    for (percent, shown, coin, expected) in [
+        (10.0, "", LOW, (Arm::Canary, Drawn, of(Arm::Canary))),
+        (10.0, "", HIGH, (Arm::Primary, Drawn, of(Arm::Primary))),
+        (10.0, "c=new", HIGH, (Arm::Canary, Sticky, none)),
+        (10.0, "p=old", LOW, (Arm::Primary, Sticky, none)),
+        // Of another run, so it is tossed for.
+        (10.0, "c=gone", LOW, (Arm::Canary, Drawn, of(Arm::Canary))),
+        // Rolled back, or promoted: nobody is held.
+        (0.0, "c=new", LOW, (Arm::Primary, Forced, none)),
+        (0.0, "c=gone", LOW, (Arm::Primary, Forced, CookieSet::Former)),
+        (0.0, "", LOW, (Arm::Primary, Forced, none)),
+        (100.0, "p=old", HIGH, (Arm::Canary, Forced, none)),
+    ] {
+        let decision = decided(at(percent), &request(&[("cookie", shown)]), &Untripped, coin);
+        assert_eq!((decision.arm, decision.assignment, decision.cookie), expected, "{percent} {shown}");
+    }
+}
+
+#[test]
+fn a_hashed_user_is_scored_while_this_weight_tosses_for_him_and_until_he_has_failed() {
+    use Assignment::{Drawn, Forced, Sticky};
+    let at = |highest: f64, percent: f64| {
+        let highest = Coin::from_percent(highest).expect("a percentage");
+        let hashing = Hashing { key: HashKey::Header("x-user".into()), salt: 1, highest };
+        Route { stickiness: Some(Arc::new(Stickiness::Hash(hashing))), ..route(percent) }
+    };
+    let user = |name: &'static str| request(&[("x-user", name)]);
+    let unit = decided(at(0.0, 50.0), &user("anna"), &Untripped, LOW).unit.expect("she is tossed for");
+    let (share, arm) =
+        (f64::from(unit.0) / 65_536.0 * 100.0, decided(at(0.0, 50.0), &user("anna"), &Untripped, LOW).arm);
+    assert_eq!(arm, if share < 50.0 { Arm::Canary } else { Arm::Primary });
+    let assigned = |route, live: &Places| decided(route, &user("anna"), live, LOW).assignment;
+    let fresh = Places::default();
+    assert_eq!(assigned(at(0.0, 50.0), &fresh), Drawn);
+    assert_eq!(assigned(at(share + 1.0, share + 2.0), &fresh), Sticky, "she met the canary at an earlier weight");
+    assert_eq!(assigned(at(0.0, 50.0), &Places { failed: Some(unit), ..Places::default() }), Sticky);
+    assert_eq!(assigned(at(0.0, 0.0), &fresh), Forced);
+    let nobody = decided(at(0.0, 50.0), &request(&[]), &fresh, LOW);
+    assert_eq!((nobody.arm, nobody.assignment, nobody.unit), (Arm::Canary, Forced, None));
+}
+
+#[test]
+fn what_changes_nothing_and_goes_to_the_primary_is_copied_in_its_share() {
+    let copies = |mirror: Mirror, percent, method: &'static str| {
+        let table = table(vec![Route { mirror: Some(mirror), ..route(percent) }]);
+        let request = Request { method, ..Request::default() };
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut tickets = (0..10_000).map(|_| Ticket::from(random.u64(..)));
+        let decisions = tickets.by_ref().map(|ticket| decide(&table, &request, &Untripped, ticket).expect("it goes"));
+        decisions.filter(|decision| decision.is_mirrored).map(|decision| assert_eq!(decision.arm, Arm::Primary)).count()
+    };
+    let share = |percent| Mirror { share: Coin::from_percent(percent).expect("a percentage"), ..Mirror::ALL };
+    assert_eq!([copies(Mirror::ALL, 0.0, "GET"), copies(Mirror::ALL, 0.0, "POST")], [10_000, 0]);
+    assert_eq!(copies(Mirror { unsafe_methods: true, ..Mirror::ALL }, 0.0, "POST"), 10_000);
+    assert!((850..1_150).contains(&copies(share(10.0), 0.0, "GET")));
+    assert!((4_800..5_200).contains(&copies(Mirror::ALL, 50.0, "GET")), "what the canary gets itself is not copied");
 }
