@@ -196,7 +196,7 @@ mod tests {
             let live = Conditions(conditions);
             let names = (0..3_000).map(|number| format!("user-{number}"));
             let of = |name: String| {
-                let place = pick(PLACE, &route, &request(&[("x-user", &name)]), &live, fastrand::u32(..));
+                let place = pick(PLACE, &route, &request(&[("x-user", &name)]), &live, 0x5e71_4e75);
                 (name, place)
             };
             names.map(of).collect::<HashMap<_, _>>()
